@@ -1,0 +1,211 @@
+"""The tables of the store in memory: runs of entries, and what is known of groups and users.
+
+Plain records with the operations that keep them consistent. What is allowed is decided in
+:mod:`chatsvc.store.memory`; nothing here refuses.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from operator import attrgetter
+
+from chatsvc.messages.entries import Entry
+
+__all__ = ["Conversation", "Group", "Interval", "Run", "User"]
+
+_seq = attrgetter("seq")
+
+
+class Run:
+    """Entries in the order of the log, dropped from the front.
+
+    Dropped places are kept until they are half of the list, so that dropping costs next to nothing.
+    """
+
+    __slots__ = ("_entries", "_start")
+
+    def __init__(self) -> None:
+        self._entries: list[Entry | None] = []
+        self._start = 0
+
+    def __len__(self) -> int:
+        return len(self._entries) - self._start
+
+    def append(self, entry: Entry) -> None:
+        """Add what is newer than all that is here."""
+        self._entries.append(entry)
+
+    def drop_first(self) -> None:
+        """Drop the oldest."""
+        self._entries[self._start] = None
+        self._start += 1
+        if self._start * 2 > len(self._entries):
+            del self._entries[: self._start]
+            self._start = 0
+
+    def _above(self, seq: int) -> int:
+        return bisect_right(self._entries, seq, lo=self._start, key=_seq)
+
+    def count_above(self, seq: int) -> int:
+        """How many are above ``seq``."""
+        return len(self._entries) - self._above(seq)
+
+    def find(self, seq: int) -> Entry | None:
+        """The entry at ``seq``, if it is here."""
+        index = self._above(seq) - 1
+        entry = self._entries[index] if index >= self._start else None
+        return entry if entry is not None and entry.seq == seq else None
+
+    def up(self, after: int, until: int) -> Iterator[Entry]:
+        """Those with ``after`` < seq <= ``until``, oldest first."""
+        for index in range(self._above(after), len(self._entries)):
+            entry = self._entries[index]
+            if entry is None or entry.seq > until:
+                return
+            yield entry
+
+    def down(self, after: int, until: int) -> Iterator[Entry]:
+        """Those with ``after`` < seq <= ``until``, newest first."""
+        for index in range(self._above(until) - 1, self._start - 1, -1):
+            entry = self._entries[index]
+            if entry is None or entry.seq <= after:
+                return
+            yield entry
+
+
+class Conversation:
+    """All entries of a conversation, and those of them that are messages."""
+
+    __slots__ = ("entries", "messages")
+
+    def __init__(self) -> None:
+        self.entries = Run()
+        self.messages = Run()
+
+    def append(self, entry: Entry) -> None:
+        """Add what is newer than all that is here."""
+        self.entries.append(entry)
+        if entry.kind == "message":
+            self.messages.append(entry)
+
+    def drop_first(self, entry: Entry) -> None:
+        """Drop the oldest, which is ``entry``."""
+        self.entries.drop_first()
+        if entry.kind == "message":
+            self.messages.drop_first()
+
+
+class Interval:
+    """A stretch of the log, ``after`` < seq <= ``until``, in which a user hears ``what``."""
+
+    __slots__ = ("after", "until", "what")
+
+    def __init__(self, what: str, after: int) -> None:
+        self.what = what
+        self.after = after
+        self.until: int | None = None
+
+
+class Group:
+    """A group from the entry ``born`` on: its members with their roles, longest-standing first."""
+
+    __slots__ = ("born", "members", "public", "since", "staff")
+
+    def __init__(self, born: int, *, public: bool) -> None:
+        self.born = born
+        self.public = public
+        self.members: dict[str, str] = {}
+        self.since: dict[str, int] = {}
+        self.staff: set[str] = set()
+
+    def enter(self, user: str, role: str, seq: int) -> None:
+        """Make ``user`` a member by the entry ``seq``."""
+        self.members[user] = role
+        self.since[user] = seq
+        if role != "member":
+            self.staff.add(user)
+
+    def leave(self, user: str) -> str | None:
+        """End a membership; whoever becomes owner by that, if nobody else is one."""
+        role = self.members.pop(user)
+        del self.since[user]
+        self.staff.discard(user)
+        if role != "owner" or any(self.members[name] == "owner" for name in self.staff):
+            return None
+        heir = min(self.staff, key=self.since.__getitem__, default=next(iter(self.members), None))
+        if heir is not None:
+            self.members[heir] = "owner"
+            self.staff.add(heir)
+        return heir
+
+
+class User:
+    """A user: what it has been given, hears and heard.
+
+    ``created`` is the head when it was first spoken of: nothing before was for it. ``seen`` says
+    whether it ever connected, ``unseen_from`` how many messages of whom wait until then.
+    """
+
+    __slots__ = (
+        "created",
+        "devices",
+        "direct",
+        "filters",
+        "groups",
+        "name",
+        "past_filters",
+        "position",
+        "received",
+        "seen",
+        "unseen_from",
+        "waiting_for_unseen",
+    )
+
+    def __init__(self, name: str, created: int) -> None:
+        self.name = name
+        self.created = created
+        self.seen = False
+        self.position = 0
+        self.devices: dict[str, tuple[int, float]] = {}
+        self.direct = Run()
+        self.received = Run()
+        self.groups: dict[str, list[Interval]] = {}
+        self.filters: dict[str, Interval] = {}
+        self.past_filters: list[Interval] = []
+        self.unseen_from: dict[str, int] = {}
+        self.waiting_for_unseen = 0
+
+    def enter_group(self, name: str, after: int, floor: int) -> None:
+        """Hear ``name`` from here on; stretches that ended up to ``floor`` are forgotten."""
+        spans = [span for span in self.groups.get(name, ()) if (span.until or 0) > floor]
+        self.groups[name] = [*spans, Interval(name, after)]
+
+    def leave_group(self, name: str, until: int) -> None:
+        """Hear ``name`` up to ``until``, and no more."""
+        self.groups[name][-1].until = until
+
+    def left_group(self, name: str) -> int | None:
+        """The ``seq`` of the last leaving of ``name``, if there was one."""
+        return self.groups[name][-1].until if name in self.groups else None
+
+    def current_groups(self) -> list[str]:
+        """The groups the user is a member of now."""
+        return [name for name, spans in self.groups.items() if spans[-1].until is None]
+
+    def end_filter(self, topic_filter: str, until: int, floor: int) -> None:
+        """End a durable subscription at ``until``, and forget those that ended up to ``floor``."""
+        self.past_filters = [past for past in self.past_filters if (past.until or 0) > floor]
+        if (interval := self.filters.pop(topic_filter, None)) is not None:
+            interval.until = until
+            self.past_filters.append(interval)
+
+    def every_filter(self, floor: int) -> Iterator[Interval]:
+        """The durable subscriptions that hold, and those that held above ``floor``."""
+        yield from self.filters.values()
+        yield from (past for past in self.past_filters if (past.until or 0) > floor)
+
+    def forget_devices(self, before: float) -> None:
+        """Forget the devices that were last used before a moment, in seconds."""
+        for device in [name for name, (_, used) in self.devices.items() if used < before]:
+            del self.devices[device]

@@ -1,0 +1,153 @@
+"""``twistd chat``: its options, and the one place that knows and wires the concrete classes."""
+
+from __future__ import annotations
+
+import secrets
+from typing import ClassVar, Final
+
+from twisted.internet import reactor
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.usage import Options as UsageOptions
+from twisted.python.usage import UsageError
+
+from chatsvc.messages.commands import MAX_PAGE
+from chatsvc.messages.events import MAX_FRAME
+from chatsvc.operations import MAX_SUBSCRIPTIONS
+from chatsvc.service import ChatService
+from chatsvc.state import ChatState
+from chatsvc.store.memory import MemoryStore
+from chatsvc.websocket import ChatFactory, EdgeOptions
+
+__all__ = ["Options", "makeService"]
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
+
+
+def seconds(text: str) -> float:
+    """A span of time: a number with ``s``, ``m``, ``h`` or ``d`` behind it.
+
+    :raises ValueError: it is not.
+    """
+    number, unit = text[:-1], text[-1:]
+    if unit not in _UNITS or not number.isdecimal() or int(number) == 0:
+        raise ValueError("must be like 30d, 12h, 15m or 90s")
+    return float(int(number) * _UNITS[unit])
+
+
+def count(text: str) -> int:
+    """A whole number above 0.
+
+    :raises ValueError: it is not.
+    """
+    if not text.isdecimal() or int(text) == 0:
+        raise ValueError("must be a whole number above 0")
+    return int(text)
+
+
+def port(text: str) -> int:
+    """A TCP port; 0 is one that is free.
+
+    :raises ValueError: it is not.
+    """
+    if not text.isdecimal() or int(text) > 65535:
+        raise ValueError("must be a number from 0 to 65535")
+    return int(text)
+
+
+def message_size(text: str) -> int:
+    """The size of a message, in bytes; what makes of it must fit into one frame.
+
+    :raises ValueError: it is not, or too large.
+    """
+    size = count(text)
+    if size > MAX_FRAME - 4096:
+        raise ValueError(f"can be at most {MAX_FRAME - 4096}")
+    return size
+
+
+def memory_size(text: str) -> int:
+    """The mebibytes of ``memory:MiB``, in bytes.
+
+    :raises ValueError: it is not of that form.
+    """
+    kind, _, size = text.partition(":")
+    if kind != "memory":
+        raise ValueError("must be memory: or memory:MIB")
+    return count(size or "256") * 1024 * 1024
+
+
+class Options(UsageOptions):
+    """What can be given to ``twistd chat``."""
+
+    synopsis = "[options]"
+    longdesc = (
+        "A chat server: direct messages, groups, topics, and messages that wait for who is away, "
+        "as JSON over WebSocket. Try it with: websocat ws://127.0.0.1:3030/ws"
+    )
+    optParameters: ClassVar = [
+        ["port", "p", 3030, "TCP port to listen on, at 127.0.0.1; 0 takes a free one.", port],
+        ["store", "s", "memory:", "Where things are kept: memory:MIB, lost at the end.", str],
+        ["retention", None, "30d", "How long messages are kept: 90s, 15m, 12h, 30d.", seconds],
+        ["quota", None, 10_000, "Most messages that wait for one user.", count],
+        ["max-message", None, 65_536, "Most bytes of a frame from a client.", message_size],
+        ["max-connections", None, 10_000, "Most connections at the same time.", count],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["listen"] = []
+
+    def opt_listen(self, endpoint: str) -> None:
+        """A Twisted endpoint to listen on instead of --port, such as
+        tcp:3030:interface=127.0.0.1 or unix:/run/chat.sock; can be given more than once.
+        """
+        self["listen"].append(endpoint)
+
+    def postOptions(self) -> None:
+        """Check what the types above could not."""
+        if isinstance(self["retention"], str):
+            self["retention"] = seconds(self["retention"])
+        try:
+            self["memory"] = memory_size(self["store"])
+        except ValueError as error:
+            raise UsageError(f"--store {self['store']}: {error}") from None
+        if not self["listen"]:
+            self["listen"] = [f"tcp:{self['port']}:interface=127.0.0.1"]
+        self["endpoints"] = [(text, self._endpoint(text)) for text in self["listen"]]
+
+    @staticmethod
+    def _endpoint(text: str) -> object:
+        try:
+            return serverFromString(reactor, text)
+        except Exception as error:
+            raise UsageError(f"--listen {text}: {error}") from None
+
+
+def makeService(options: Options) -> ChatService:
+    """The server that ``options`` describe."""
+    clock = IReactorTime(reactor)
+    store = MemoryStore(
+        clock,
+        secrets.token_hex(8),
+        retention=options["retention"],
+        quota=options["quota"],
+        max_bytes=options["memory"],
+    )
+    limits = {
+        "max_message": options["max-message"],
+        "quota": options["quota"],
+        "retention": int(options["retention"]),
+        "subscriptions": MAX_SUBSCRIPTIONS,
+        "page": MAX_PAGE,
+    }
+    edge = EdgeOptions(
+        max_message=options["max-message"],
+        max_connections=options["max-connections"],
+        hosts=frozenset(_LOOPBACK),
+        origins=tuple(f"{scheme}://{host}:*" for scheme in ("http", "https") for host in _LOOPBACK),
+    )
+    state = ChatState(store, clock, lambda: secrets.token_hex(8))
+    factory = ChatFactory(state, edge, limits, clock)
+    return ChatService(factory, options["endpoints"], loopback_only=True)

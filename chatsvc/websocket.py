@@ -1,0 +1,374 @@
+"""The WebSocket edge: Autobahn's protocol on one side, a session on the other.
+
+:class:`ChatFactory` holds the shared :class:`~chatsvc.state.ChatState` and the options of all
+connections; each :class:`ChatProtocol` turns frames into calls of its
+:class:`~chatsvc.session.Session` and is the :class:`~chatsvc.stream.Connection` that the session
+writes to.
+
+What is decided here, and nowhere else:
+
+- who may connect at all: path, host, origin, number (``onConnect``, and Autobahn's own checks);
+- flow: a transport that has more than it can send is *congested* until it is empty, which streams
+  heed; a client that does not read its replies is no longer read from;
+- time: Autobahn's timers are off. One sweep a second over all connections enforces the deadlines of
+  handshake and closing, and lets sessions ping;
+- closing: a peer's Close is answered after the replies to what it had sent before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from socket import SO_SNDBUF, SOL_SOCKET
+from typing import Any, Final
+
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
+from msgspec import Struct
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.internet.task import LoopingCall
+from twisted.internet.tcp import Connection
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from chatsvc import __version__
+from chatsvc.framing import text_frame
+from chatsvc.messages.commands import is_name
+from chatsvc.messages.errors import CloseCode
+from chatsvc.messages.events import SUBPROTOCOL, Closing, encode
+from chatsvc.session import Session
+from chatsvc.state import ChatState
+
+__all__ = ["ChatFactory", "ChatProtocol", "EdgeOptions"]
+
+PATH: Final = "/ws"
+MAX_HEAD: Final = 16 * 1024
+"""Bytes of an HTTP request head."""
+HANDSHAKE_TIMEOUT: Final = 5.0
+CLOSE_TIMEOUT: Final = 5.0
+"""Seconds for a closing handshake, and for the replies before the answer to a peer's Close."""
+STUCK_TIMEOUT: Final = 60.0
+"""Seconds that a connection may stay congested without any progress."""
+STOP_TIMEOUT: Final = 3.0
+SEND_BUFFER: Final = 64 * 1024
+"""Bytes asked of the kernel for what a client has not read. By default it takes some 4 MB, and a
+ping waits behind them all."""
+UNREAD_REPLIES: Final = 64 * 1024
+"""Bytes written to a congested client after which it is not read from."""
+RETRY_AFTER_STOP: Final = 1000
+
+# Not `self.log`, which is Autobahn's and costs nothing where its level is off.
+log = Logger()
+
+
+class EdgeOptions(Struct, frozen=True):
+    """What an operator may choose; sizes in bytes.
+
+    ``hosts`` are the only values of the Host header that are answered, or None for any.
+    ``origins`` are the patterns of web pages that may connect; programs send none.
+    """
+
+    max_message: int
+    max_connections: int
+    hosts: frozenset[str] | None
+    origins: tuple[str, ...]
+
+
+@implementer(IPushProducer)
+class ChatProtocol(WebSocketServerProtocol):
+    """One client. See the module."""
+
+    factory: ChatFactory
+    transport: Any
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.session: Session | None = None
+        self.congested = False
+        self._unread = 0
+        self._holds: set[str] = set()
+        self._deadline: float | None = None
+        self._held_close: tuple[Any, Any] | None = None
+        self._user: str | None = None
+        self._stuck_since = 0.0
+
+    # --- from Twisted and Autobahn ---
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self.factory.connections[self] = None
+        self._deadline = self.factory.clock.seconds() + HANDSHAKE_TIMEOUT
+        if isinstance(self.transport, Connection):
+            self.transport.getHandle().setsockopt(SOL_SOCKET, SO_SNDBUF, SEND_BUFFER)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.factory.connections.pop(self, None)
+        super().connectionLost(reason)
+        self.factory.report_gone()
+
+    def processHandshake(self) -> None:
+        if len(self.data) > MAX_HEAD and b"\r\n\r\n" not in self.data[:MAX_HEAD]:
+            self.data = b""
+            self.failHandshake("request head too long", 431)
+            return
+        super().processHandshake()
+
+    def onConnect(self, request: ConnectionRequest) -> str | None:
+        try:
+            return self._admit(request)
+        except ConnectionDeny:
+            raise
+        except Exception:
+            # Autobahn would put the exception's text on the wire.
+            log.failure("a handshake failed")
+            raise ConnectionDeny(500, "internal error") from None
+
+    def _admit(self, request: ConnectionRequest) -> str | None:
+        """Whether this may connect, and the subprotocol to be spoken."""
+        options = self.factory.options
+        if not self.factory.serving:
+            raise ConnectionDeny(503, "not serving now")
+        if request.path != PATH:
+            raise ConnectionDeny(404, f"WebSockets are at {PATH}")
+        if options.hosts is not None and request.host.lower() not in options.hosts:
+            raise ConnectionDeny(403, "this host is not served")
+        users = request.params.get("user", [])
+        if len(users) > 1 or not all(is_name(user) for user in users):
+            raise ConnectionDeny(400, "user must be one valid name")
+        self._user = users[0] if users else None
+        return SUBPROTOCOL if SUBPROTOCOL in request.protocols else None
+
+    def onOpen(self) -> None:
+        self._deadline = None
+        self.registerProducer(self, True)
+        self.session = Session(
+            self,
+            self.factory.state,
+            self.factory.limits,
+            name=self._user,
+            programmatic=self.websocket_protocol_in_use == SUBPROTOCOL,
+        )
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        if self.session is None or self.state != self.STATE_OPEN or self._held_close is not None:
+            return
+        self.session.received(payload)
+
+    def onPong(self, payload: bytes) -> None:
+        if self.session is not None:
+            self.session.pong(payload)
+
+    def onCloseFrame(self, code: Any, reasonRaw: Any) -> bool | None:
+        if self.session is None or self.state != self.STATE_OPEN or self._held_close is not None:
+            answered: bool | None = super().onCloseFrame(code, reasonRaw)
+            return answered
+        self._held_close = (code, reasonRaw)
+        self._deadline = self.factory.clock.seconds() + CLOSE_TIMEOUT
+        self.session.finish(self._answer_close)
+        return None
+
+    def _fail_connection(self, code: int = 1001, reason: str = "going away") -> None:
+        """Autobahn closes for a broken rule: say why first; not all clients show a close code."""
+        if self.state == self.STATE_OPEN:
+            self.send(encode(Closing(reason=reason)))
+        super()._fail_connection(code, reason)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the client has sent a Close that is still to be answered."""
+        return self._held_close is not None
+
+    def _answer_close(self) -> None:
+        if self._held_close is not None and self.state == self.STATE_OPEN:
+            super().onCloseFrame(*self._held_close)
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        if self.session is not None:
+            self.session.closed()
+
+    # --- IPushProducer: what the transport says of its buffer ---
+
+    def pauseProducing(self) -> None:
+        """The transport has more than it can send."""
+        self.congested = True
+        self._unread = 0
+        self._stuck_since = self.factory.clock.seconds()
+
+    def resumeProducing(self) -> None:
+        """The transport has sent everything."""
+        self.congested = False
+        self._hold("replies", False)
+        if self.session is not None and self.state == self.STATE_OPEN:
+            self.session.drained()
+
+    def stopProducing(self) -> None:
+        """The transport is gone; ``onClose`` follows."""
+
+    # --- Connection: what sessions and streams ask ---
+
+    def send(self, payload: bytes) -> None:
+        """Send a text frame; nothing once a Close has been sent."""
+        if self.state != self.STATE_OPEN:
+            return
+        self.sendData(self.factory.framed(payload))
+        if self.congested:
+            self._unread += len(payload)
+            if self._unread > UNREAD_REPLIES:
+                self._hold("replies", True)
+
+    def ping(self, payload: bytes) -> None:
+        """Send a ping frame."""
+        self.sendPing(payload)
+
+    def close(self, code: CloseCode, reason: str, retry_in_ms: int | None = None) -> None:
+        """Say why, and close."""
+        if self.state != self.STATE_OPEN:
+            return
+        self.send(encode(Closing(reason=reason, retry_in_ms=retry_in_ms)))
+        self.sendCloseFrame(code=int(code), reasonUtf8=reason.encode()[:123])
+        self._hold("commands", False)
+        self._hold("replies", False)
+
+    def hold(self, held: bool) -> None:
+        """Stop reading commands, or go on."""
+        self._hold("commands", held)
+
+    def _hold(self, why: str, held: bool) -> None:
+        """Stop reading for one reason more, or go on when the last is gone."""
+        before = bool(self._holds)
+        (self._holds.add if held else self._holds.discard)(why)
+        if before != bool(self._holds):
+            (self.transport.pauseProducing if held else self.transport.resumeProducing)()
+
+    # --- time ---
+
+    def sweep(self, now: float) -> None:
+        """Enforce deadlines; called about once a second."""
+        if self.state == self.STATE_OPEN and self._held_close is None:
+            if self.congested and now - self._stuck_since > STUCK_TIMEOUT:
+                self.close(CloseCode.NO_PROGRESS, "nothing was read for 60 s")
+            elif self.session is not None:
+                self.session.sweep(now, reading=not self._holds)
+        elif self._deadline is None:
+            self._deadline = now + CLOSE_TIMEOUT
+        elif now >= self._deadline and self.state == self.STATE_OPEN:
+            self._deadline = None
+            self._answer_close()
+        elif now >= self._deadline:
+            self.abort()
+
+    def abort(self) -> None:
+        """Drop the connection now, whatever is unsent."""
+        self.wasNotCleanReason = "took too long"
+        if self.state == self.STATE_CLOSED:
+            self.transport.abortConnection()
+        else:
+            self.wasClean = True  # nothing to be warned of
+            self.dropConnection(abort=True)
+
+
+class ChatFactory(WebSocketServerFactory):
+    """Makes the protocols, and holds what they share. See the module.
+
+    ``limits`` is what clients are told of the server's limits.
+    """
+
+    protocol = ChatProtocol  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        state: ChatState,
+        options: EdgeOptions,
+        limits: dict[str, int],
+        clock: IReactorTime,
+    ) -> None:
+        super().__init__(server=f"chatsvc/{__version__}", reactor=clock)
+        self.state = state
+        self.options = options
+        self.limits = limits
+        self.clock = clock
+        self.connections: dict[ChatProtocol, None] = {}
+        self.serving = False
+        self._gone: Deferred[None] | None = None
+        self._framed: tuple[bytes, bytes] = (b"", text_frame(b""))
+        self._sweeping = LoopingCall(self.sweep)
+        self._sweeping.clock = clock
+        self.setProtocolOptions(
+            webStatus=False,
+            failByDrop=False,
+            utf8validateIncoming=True,
+            maxFramePayloadSize=options.max_message,
+            maxMessagePayloadSize=options.max_message,
+            maxConnections=options.max_connections,
+            allowedOrigins=list(options.origins),
+            allowNullOrigin=False,
+            autoPingInterval=0,  # chatsvc.stream pings: Autobahn's payload proves nothing
+            openHandshakeTimeout=0,  # the sweep
+            closeHandshakeTimeout=0,
+            tcpNoDelay=True,
+        )
+
+    def framed(self, payload: bytes) -> bytes:
+        """``payload`` in a text frame; the same object's frame is made once for many receivers."""
+        last, frame = self._framed
+        if last is not payload:
+            frame = text_frame(payload)
+            self._framed = (payload, frame)
+        return frame
+
+    def begin(self) -> None:
+        """Let clients in."""
+        self.serving = True
+        self._sweeping.start(1.0, now=False)
+
+    def sweep(self) -> None:
+        """Let each connection do what time demands."""
+        now = self.clock.seconds()
+        for connection in list(self.connections):
+            try:
+                connection.sweep(now)
+            except Exception:
+                log.failure("sweeping a connection")
+
+    def drain(self) -> Deferred[None]:
+        """Close all connections with 1001, each when its commands are done; fires with the last.
+
+        What is left after :data:`STOP_TIMEOUT` seconds is dropped.
+        """
+        self.serving = False
+        gone = self._gone = Deferred()
+        for connection in list(self.connections):
+            if connection.session is None:
+                connection.abort()
+            elif not connection.leaving:
+                connection.session.finish(_goodbye(connection))
+        timeout = self.clock.callLater(STOP_TIMEOUT, self._abort_all)
+
+        def finished(_: None) -> None:
+            if timeout.active():
+                timeout.cancel()
+            if self._sweeping.running:
+                self._sweeping.stop()
+
+        gone.addCallback(finished)
+        self.report_gone()
+        return gone
+
+    def report_gone(self) -> None:
+        """Whoever waits for all connections to be gone is told if they are."""
+        if self._gone is not None and not self.connections:
+            gone, self._gone = self._gone, None
+            gone.callback(None)
+
+    def _abort_all(self) -> None:
+        for connection in list(self.connections):
+            connection.abort()
+
+
+def _goodbye(connection: ChatProtocol) -> Callable[[], None]:
+    def goodbye() -> None:
+        connection.close(CloseCode.GOING_AWAY, "the server is stopping", RETRY_AFTER_STOP)
+
+    return goodbye

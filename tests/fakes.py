@@ -1,0 +1,195 @@
+"""What stands in for sockets and for slow stores in the fast tests.
+
+The rest is real: sessions, streams, state and store run as they do in the server, with the clock
+of the test.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from chatsvc.messages.entries import Entry
+from chatsvc.messages.errors import CloseCode
+from chatsvc.session import Session
+from chatsvc.state import ChatState
+from chatsvc.store import Announce
+from chatsvc.store.memory import MemoryStore
+
+MIB = 1024 * 1024
+DAY = 86400.0
+START = 1_000_000.0
+"""Where the clock of tests begins, in seconds."""
+
+
+def make_clock() -> Clock:
+    """A clock that stands still until it is advanced."""
+    clock = Clock()
+    clock.advance(START)
+    return clock
+
+
+def make_store(
+    clock: Clock, *, retention: float = 30 * DAY, quota: int = 10_000, max_bytes: int = 64 * MIB
+) -> MemoryStore:
+    """A store in memory, not started."""
+    return MemoryStore(clock, "epoch-1", retention=retention, quota=quota, max_bytes=max_bytes)
+
+
+def counter(prefix: str) -> Callable[[], str]:
+    """A maker of names: prefix1, prefix2, …"""
+    numbers = itertools.count(1)
+    return lambda: f"{prefix}{next(numbers)}"
+
+
+class LateStore:
+    """A store whose answers and announcements come only when the test lets them.
+
+    What is done is done at once in the store behind it; what is told of it waits in order, as from
+    a store that commits in another thread. ``head`` is that of what was announced.
+    """
+
+    def __init__(self, behind: MemoryStore) -> None:
+        self._behind = behind
+        self._told: list[Callable[[], None]] = []
+        self._announce: Announce = lambda _: None
+        self.late = True
+        self.head = 0
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._behind, name)
+        if not callable(method):
+            return method
+
+        def call(*args: Any, **kwargs: Any) -> Deferred[Any]:
+            answer: Deferred[Any] = Deferred()
+            done = method(*args, **kwargs)
+            self._tell(lambda: done.chainDeferred(answer))
+            return answer
+
+        return call
+
+    def start(self, announce: Announce) -> Deferred[None]:
+        """Start the store behind, and hear it in the test's stead."""
+        self._announce = announce
+        return self._behind.start(self._announced)
+
+    def _announced(self, entry: Entry) -> None:
+        def tell() -> None:
+            self.head = entry.seq
+            self._announce(entry)
+
+        self._tell(tell)
+
+    def _tell(self, what: Callable[[], None]) -> None:
+        self._told.append(what)
+        if not self.late:
+            self.release()
+
+    def release(self, count: int | None = None) -> None:
+        """Tell the next ``count`` things, or all, what follows from them included."""
+        while self._told and count != 0:
+            self._told.pop(0)()
+            count = None if count is None else count - 1
+
+
+class FakeConnection:
+    """A client's connection that keeps what it was sent, as decoded frames.
+
+    ``congested`` is set by the test. Pings are kept as they are; :meth:`echo` answers the last.
+    """
+
+    def __init__(self) -> None:
+        self.frames: list[dict[str, Any]] = []
+        self.pings: list[bytes] = []
+        self.closed: tuple[CloseCode, str] | None = None
+        self.congested = False
+        self.held = False
+        self.session: Session | None = None
+
+    def send(self, payload: bytes) -> None:
+        """Keep a text frame."""
+        if self.closed is None:
+            self.frames.append(json.loads(payload))
+
+    def ping(self, payload: bytes) -> None:
+        """Keep a ping frame."""
+        self.pings.append(payload)
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """Be closed, and tell the session as the WebSocket edge would."""
+        if self.closed is None:
+            self.closed = (code, reason)
+            if self.session is not None:
+                self.session.closed()
+
+    def hold(self, held: bool) -> None:  # noqa: FBT001 - as in the interface
+        """Note whether commands are read."""
+        self.held = held
+
+    # --- what the test does as the client ---
+
+    def say(self, *frames: dict[str, Any] | bytes) -> None:
+        """Send commands to the session."""
+        assert self.session is not None
+        for frame in frames:
+            self.session.received(frame if isinstance(frame, bytes) else json.dumps(frame).encode())
+
+    def echo(self) -> None:
+        """Answer the last ping."""
+        assert self.session is not None
+        self.session.pong(self.pings[-1])
+
+    def take(self) -> list[dict[str, Any]]:
+        """The frames that came since the last time."""
+        frames, self.frames = self.frames, []
+        return frames
+
+    def leave(self) -> None:
+        """Go away without a word."""
+        assert self.session is not None
+        self.closed = (CloseCode.NORMAL, "left")
+        self.session.closed()
+
+
+class House:
+    """A state with its store and clock, and clients that come and go."""
+
+    def __init__(self, store: Any = None, clock: Clock | None = None) -> None:
+        self.clock = make_clock() if clock is None else clock
+        self.store = make_store(self.clock) if store is None else store
+        self.state = ChatState(self.store, self.clock, counter("s"))
+        self.state.start()
+
+    def connect(self, name: str | None = None, *, programmatic: bool = False) -> FakeConnection:
+        """A client that has connected and said nothing; ``name`` as if from the URL."""
+        connection = FakeConnection()
+        connection.session = Session(
+            connection, self.state, {}, name=name, programmatic=programmatic
+        )
+        return connection
+
+    def plain(self, name: str | None = None) -> FakeConnection:
+        """A plain client, settled by silence."""
+        connection = self.connect(name)
+        self.clock.advance(0.25)
+        return connection
+
+    def session(self, name: str, **hello: Any) -> FakeConnection:
+        """A client that has said ``hello``; its ``welcome`` and what followed are still to take."""
+        connection = self.connect(programmatic=True)
+        connection.say({"op": "hello", "user": name, **hello})
+        return connection
+
+    def sweep(self, seconds: float, *connections: FakeConnection, reading: bool = True) -> None:
+        """Let time pass, with a sweep over the connections each second."""
+        for _ in range(int(seconds)):
+            self.clock.advance(1.0)
+            for connection in connections:
+                if connection.closed is None and connection.session is not None:
+                    connection.session.sweep(self.clock.seconds(), reading=reading)
