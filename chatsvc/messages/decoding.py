@@ -28,7 +28,10 @@ from chatsvc.messages.commands import (
 )
 from chatsvc.messages.errors import Code, Refused
 
-__all__ = ["content_digest", "decode"]
+__all__ = ["MAX_DEPTH", "content_digest", "decode"]
+
+MAX_DEPTH: Final = 100
+"""Levels of nesting that ``data`` may have."""
 
 _RULES: Final = {
     NAME_PATTERN: "a name is 1 to 64 of A-Z a-z 0-9 . _ - @, the first a letter or digit",
@@ -63,6 +66,8 @@ def decode(payload: bytes) -> Command:
     """
     hint = Send.example
     try:
+        if not payload.isascii():
+            payload.decode()  # msgspec passes over what no field asks for without looking into it
         envelope = _decode_envelope(payload)
         decoder = _decoders.get(envelope.op)
         if decoder is None:
@@ -88,15 +93,47 @@ def _check_content(command: Send) -> None:
     if command.data is not UNSET:
         # A Raw is passed over without looking into strings and numbers; what goes on untouched
         # must be readable by every receiver.
-        _decode_value(command.data)
+        _check_depth(_decode_value(command.data))
     elif command.msg is UNSET:
         raise Refused(Code.BAD_REQUEST, "`msg` or `data` is needed", Send.example, id=command.id)
 
 
+def _check_depth(value: Any) -> None:
+    """Raise RecursionError for what a receiver's own parser might not take."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            item
+            for each in level
+            if isinstance(each, dict | list)
+            for item in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return
+    raise RecursionError
+
+
+# Possessive, and content with a string that never ends: linear in the frame, whatever it holds.
+_TOKEN = re.compile(rb'"(?:[^"\\]+|\\.)*+"?|[{}\[\]]', re.DOTALL)
+_VALUE = re.compile(rb'\s*:\s*("(?:[^"\\]+|\\.)*+"|-?[0-9]++)(?=\s*[,}])', re.DOTALL)
+
+
 def _find_mark(payload: bytes) -> str | int | None:
-    """The ``id`` of a frame that could not be read as a command, if that much can be read."""
+    """The ``id`` of a frame that could not be read as a command, if that much can be read.
+
+    Without recursion, and blind to what else the frame holds: its fault may be anywhere.
+    """
+    depth, mark = 0, None
+    for token in _TOKEN.finditer(payload):
+        text = token[0]
+        if text in (b"{", b"["):
+            depth += 1
+        elif text in (b"}", b"]"):
+            depth -= 1
+        elif depth == 1 and text == b'"id"' and (value := _VALUE.match(payload, token.end())):
+            mark = value[1]
     try:
-        return _decode_mark(payload).id
+        return None if mark is None else _decode_mark(b'{"id":%s}' % mark).id
     except _UNREADABLE:
         return None
 

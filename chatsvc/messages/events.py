@@ -91,7 +91,7 @@ class Welcome(Event, tag="welcome"):
     order: str = ""
     protocol: int = 0
     server: str = ""
-    limits: dict[str, int] = {}
+    limits: dict[str, int] | UnsetType = UNSET
     groups: list[GroupStanding] | UnsetType = UNSET
     topics: list[Subscription] | UnsetType = UNSET
 
