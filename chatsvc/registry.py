@@ -51,10 +51,20 @@ class ConnectedUser(Generic[S]):
     """A user with its attached subscribers, and the groups and durable filters they all hear.
 
     ``arriving`` is the list of those who wait for the store to tell what these are, and None once
-    it has; ``changes`` are the memberships (seq, group, joined) that were announced meanwhile.
+    it has; ``changes`` are the memberships (seq, group, joined) that were announced meanwhile, and
+    ``filter_changes`` the durable filters that were made or ended.
     """
 
-    __slots__ = ("arriving", "changes", "devices", "filters", "groups", "name", "subscribers")
+    __slots__ = (
+        "arriving",
+        "changes",
+        "devices",
+        "filter_changes",
+        "filters",
+        "groups",
+        "name",
+        "subscribers",
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -64,6 +74,7 @@ class ConnectedUser(Generic[S]):
         self.filters: dict[str, None] = {}
         self.arriving: list[Deferred[None]] | None = None
         self.changes: list[tuple[int, str, bool]] = []
+        self.filter_changes: dict[str, bool] = {}
 
 
 class ClientRegistry(Generic[S]):

@@ -167,12 +167,12 @@ class ChatState:
 
     def attach(self, subscriber: Subscriber) -> Deferred[None]:
         """Let ``subscriber`` hear what its user hears, from the moment the Deferred fires."""
+        connected = self.clients.get(subscriber.user)
+        if connected is not None and subscriber.device in connected.devices:
+            connected.devices[subscriber.device].replaced()
         user = self.clients.add(subscriber.user, subscriber)
         if subscriber.device is not None:
-            older = user.devices.get(subscriber.device)
             user.devices[subscriber.device] = subscriber
-            if older is not None:
-                older.replaced()
         if user.arriving is None and len(user.subscribers) > 1:
             self._take_part(user, subscriber)
             return succeed(None)
@@ -194,10 +194,12 @@ class ChatState:
                 groups[group] = None
             elif seq > standing.seq:
                 groups.pop(group, None)
+        filters = {**dict.fromkeys(standing.filters, True), **user.filter_changes}
         user.groups.update(groups)
-        user.filters.update(dict.fromkeys(standing.filters))
+        user.filters.update((name, None) for name, held in filters.items() if held)
         waiting, user.arriving = user.arriving or [], None
         user.changes.clear()
+        user.filter_changes.clear()
         for subscriber in user.subscribers:
             self._take_part(user, subscriber)
         for deferred in waiting:
@@ -236,7 +238,9 @@ class ChatState:
 
         def kept(seq: int) -> int:
             connected = self.clients.get(user)
-            if connected is not None and topic_filter not in connected.filters:
+            if connected is not None and connected.arriving is not None:
+                connected.filter_changes[topic_filter] = True
+            elif connected is not None and topic_filter not in connected.filters:
                 connected.filters[topic_filter] = None
                 for subscriber in connected.subscribers:
                     self.topics.add(topic_filter, subscriber)
@@ -249,7 +253,9 @@ class ChatState:
 
         def ended(_: None) -> None:
             connected = self.clients.get(user)
-            if connected is not None and topic_filter in connected.filters:
+            if connected is not None and connected.arriving is not None:
+                connected.filter_changes[topic_filter] = False
+            elif connected is not None and topic_filter in connected.filters:
                 del connected.filters[topic_filter]
                 for subscriber in connected.subscribers:
                     self.topics.discard(topic_filter, subscriber)
