@@ -15,8 +15,9 @@ What a store promises:
   of the log, whoever appended it. Delivery hangs on that alone, so that what another process
   committed takes the same way.
 - **One order.** Announcements and the Deferreds of ``append``, ``subscribe`` and ``unsubscribe``
-  come in the order of the log: when one fires with ``seq`` n, everything up to n has been announced
-  and nothing above it.
+  come in the order of the log: when one fires with ``seq`` n, everything up to n has been
+  announced, and nothing above it but what the same ``append`` brought. ``announce`` must not
+  append itself.
 - **The rules of the log are the store's**, because only at the commit is it certain what came
   before: the key first (a retry gets the first receipt whatever has changed since), then
   membership, then quota.
@@ -117,7 +118,7 @@ class Start(Struct, frozen=True):
 
     after: int
     shared_after: int
-    losses: tuple[Loss, ...] = ()
+    loss: Loss | None = None
 
 
 class Interest(Struct, frozen=True):
@@ -181,7 +182,8 @@ class Store(Protocol):
     def start_for(self, user: str, device: str | None, since: int | None) -> Deferred[Start]:
         """Where ``user``'s reader begins: after ``since``, or after the stored position.
 
-        A device seen for the first time gets the user's position, and keeps it.
+        A device seen for the first time gets the user's position, and keeps it. Tells of a loss by
+        quota; one by retention is told by :meth:`feed`.
         """
 
     def feed(

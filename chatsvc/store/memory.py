@@ -76,6 +76,7 @@ class MemoryStore:
     ) -> None:
         self.epoch = epoch
         self.head = 0
+        self._last = 0  # the last stored entry; the head is the last announced one
         self._clock = clock
         self._retention = retention
         self._quota = quota
@@ -166,6 +167,7 @@ class MemoryStore:
         return receipt
 
     def _store(self, entry: Entry) -> None:
+        self._last = entry.seq
         self._log.append(entry)
         self._bytes += _cost(entry)
         key = conversation(entry.sender, entry.address)
@@ -180,9 +182,9 @@ class MemoryStore:
                 receiver.received.append(entry)
 
     def _entry(self, append: Append, ahead: int = 1, **fields: Any) -> Entry:
-        """The entry at ``ahead`` after the head."""
+        """The entry at ``ahead`` after the last."""
         return Entry(
-            seq=self.head + ahead,
+            seq=self._last + ahead,
             ts=int(self._clock.seconds() * 1000),
             sender=append.user,
             address=append.address,
@@ -192,11 +194,16 @@ class MemoryStore:
 
     def _send(self, append: Append) -> tuple[Receipt, list[Entry]]:
         address = append.address
+        born = 0
         if address.kind == "group":
-            self._membership(append.user, address.name)
+            born = self._membership(append.user, address.name).born
         if append.reply_to is not None:
             talk = self._conversations.get(conversation(append.user, address))
-            if talk is None or talk.messages.find(append.reply_to) is None:
+            if (
+                talk is None
+                or append.reply_to < born
+                or talk.messages.find(append.reply_to) is None
+            ):
                 raise Refused(Code.NOT_FOUND, "`reply_to` is no message of this conversation")
         if address.kind == "to":
             self._check_quota(append)
@@ -216,18 +223,22 @@ class MemoryStore:
         name = append.address.name
         if name == append.user:
             return
-        receiver = self._user(name)
-        if not receiver.seen:
-            sender = self._user(append.user)
-            if sender.waiting_for_unseen >= MAX_FOR_UNSEEN:
-                raise Refused(
-                    Code.QUOTA_EXCEEDED,
-                    f"{MAX_FOR_UNSEEN} of your messages wait for names never seen here",
-                )
-            sender.waiting_for_unseen += 1
-            receiver.unseen_from[append.user] = receiver.unseen_from.get(append.user, 0) + 1
-        elif not append.present and receiver.received.count_above(receiver.position) >= self._quota:
-            raise Refused(Code.QUOTA_EXCEEDED, f"{self._quota} messages wait for {name} already")
+        receiver = self._users.get(name)
+        if receiver is not None and not append.present:
+            waiting = receiver.received.count_above(receiver.position)
+            if waiting >= self._quota:
+                raise Refused(Code.QUOTA_EXCEEDED, f"{waiting} messages wait for {name} already")
+        if receiver is not None and receiver.seen:
+            return
+        sender = self._user(append.user)
+        if sender.waiting_for_unseen >= MAX_FOR_UNSEEN:
+            raise Refused(
+                Code.QUOTA_EXCEEDED,
+                f"{MAX_FOR_UNSEEN} of your messages wait for names never seen here",
+            )
+        sender.waiting_for_unseen += 1
+        unseen_from = self._user(name).unseen_from
+        unseen_from[append.user] = unseen_from.get(append.user, 0) + 1
 
     def _forget_unseen(self, receiver: User, sender: str) -> None:
         self._user(sender).waiting_for_unseen -= 1
@@ -253,13 +264,13 @@ class MemoryStore:
     def _create(self, append: Append) -> tuple[Receipt, list[Entry]]:
         if append.address.name in self._groups:
             raise Refused(Code.EXISTS, f"there is a group {append.address.name} already")
-        return self._enter(append, Group(self.head + 1, public=append.public), "owner")
+        return self._enter(append, Group(self._last + 1, public=append.public), "owner")
 
     def _join(self, append: Append) -> tuple[Receipt, list[Entry]]:
         name = append.address.name
         group = self._groups.get(name)
         if group is None:
-            return self._enter(append, Group(self.head + 1, public=True), "owner")
+            return self._enter(append, Group(self._last + 1, public=True), "owner")
         if append.user in group.members:
             return Receipt(group.since[append.user], 0), []
         if not group.public:
@@ -269,8 +280,8 @@ class MemoryStore:
     def _enter(self, append: Append, group: Group, role: str) -> tuple[Receipt, list[Entry]]:
         name, user = append.address.name, append.user
         self._groups[name] = group
-        group.enter(user, role, self.head + 1)
-        self._user(user).enter_group(name, self.head, self._floor)
+        group.enter(user, role, self._last + 1)
+        self._user(user).enter_group(name, self._last, self._floor)
         entry = self._entry(append, kind="joined", user=user, audience=self._crowd(group, user))
         return Receipt(entry.seq, entry.ts), [entry]
 
@@ -321,15 +332,8 @@ class MemoryStore:
         if device is not None:
             position = self._device_position(record, device)
         after = position if since is None else since
-        losses = []
-        known = max(after, record.created)
-        if known < self._floor:
-            losses.append(Loss(known, self._floor, "retention"))
-        after = max(after, self._floor)
         cut = self._quota_cut(record, after)
-        if cut > after:
-            losses.append(Loss(after, cut, "quota"))
-        return Start(after, cut, tuple(losses))
+        return Start(after, cut, Loss(after, cut, "quota") if cut > after else None)
 
     def _device_position(self, record: User, device: str) -> int:
         now = self._clock.seconds()
@@ -380,7 +384,8 @@ class MemoryStore:
     ) -> Page:
         record = self._user(user)
         loss = None
-        known = max(after, record.created)
+        oldest = min((interest.after for interest in interests), default=self._last)
+        known = max(after, min(record.created, oldest))
         if known < self._floor:
             loss = Loss(known, self._floor, "retention")
         after = max(after, self._floor)
@@ -421,7 +426,8 @@ class MemoryStore:
         )
 
     def _matches(self, topic_filter: str, after: int, until: int, limit: int) -> Page:
-        loss = Loss(after, self._floor, "retention") if after < self._floor else None
+        lost = min(self._floor, until)
+        loss = Loss(after, lost, "retention") if after < lost else None
         after = max(after, self._floor)
         if "+" in topic_filter or "#" in topic_filter:
             hits, horizon = self._scan(
@@ -504,7 +510,7 @@ class MemoryStore:
     def _user(self, name: str) -> User:
         record = self._users.get(name)
         if record is None:
-            record = self._users[name] = User(name, self.head)
+            record = self._users[name] = User(name, self._last)
         return record
 
     def _membership(self, user: str, name: str) -> Group:
