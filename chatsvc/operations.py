@@ -200,8 +200,7 @@ class Actor:
         if command.durable:
             kept = self.state.subscribe_durably(self.name, command.topic)
             return kept.addCallback(lambda seq: Ok(seq=seq))
-        self.stream.subscribe(command.topic, self.state.head)
-        return Ok(seq=self.state.head)
+        return Ok(seq=self.stream.subscribe(command.topic))
 
     def replay(self, command: commands.Subscribe, ok: Event, connection: Connection) -> None:
         """Show what is stored for a new subscription, up to the ``seq`` of its ``ok``."""

@@ -333,7 +333,7 @@ class Session:
         def begin(start: Start) -> Deferred[Actor]:
             actor = self._become(user, start, bare=False, device=device)
             for topic_filter in command.topics:
-                actor.stream.subscribe(topic_filter, self._state.head if after is None else after)
+                actor.stream.subscribe(topic_filter, after)
             return self._attach(actor)
 
         def welcome(actor: Actor) -> Deferred[Event | None]:

@@ -120,7 +120,7 @@ class Stream:
         self._origin = origin
         self._phase = Phase.WAITING
         self._shared_after = start.shared_after
-        self._losses = start.losses
+        self._loss = start.loss
         self._offered = 0
         self._replays: deque[Replay] = deque()
         self._reading = False
@@ -142,7 +142,7 @@ class Stream:
         """Show everything from the start on."""
         if self._phase is not Phase.WAITING:
             return
-        for loss in self._losses:
+        if (loss := self._loss) is not None:
             self._tell(Gap(after=loss.after, until=loss.until, reason=loss.reason))
         self._phase = Phase.FEEDING
         self._owes_caught_up = True
@@ -310,11 +310,18 @@ class Stream:
 
     # --- subscriptions of the connection ---
 
-    def subscribe(self, topic_filter: str, after: int) -> None:
-        """Hear what matches, above ``after``."""
+    def subscribe(self, topic_filter: str, after: int | None = None) -> int:
+        """Hear what matches, above ``after`` or from now on; returns the ``seq`` it holds above.
+
+        From now on is above the cursor where that is ahead of the announcements: what has been
+        read over is not shown any more.
+        """
+        if after is None:
+            after = max(self._state.head, self.cursor)
         if topic_filter not in self.filters:
             self.filters[topic_filter] = after
             self._state.topics.add(topic_filter, self)
+        return after
 
     def unsubscribe(self, topic_filter: str) -> None:
         """Hear it no more; what is still to be read of it is dropped."""

@@ -50,14 +50,20 @@ def counter(prefix: str) -> Callable[[], str]:
 class LateStore:
     """A store whose answers and announcements come only when the test lets them.
 
-    What is done is done at once in the store behind it; what is told of it waits in order, as from
-    a store that commits in another thread. ``head`` is that of what was announced.
+    What is done is done at once in the store behind it; what is told of it waits, as from a store
+    that commits in another thread: announcements and the answers of what changes something in one
+    order, the answers of reads apart from them, so that a read may know more than was announced.
+    ``head`` is that of what was announced.
     """
+
+    ORDERED = ("append", "subscribe", "unsubscribe")
 
     def __init__(self, behind: MemoryStore) -> None:
         self._behind = behind
         self._told: list[Callable[[], None]] = []
+        self._read: list[Callable[[], None]] = []
         self._announce: Announce = lambda _: None
+        self._releasing = False
         self.late = True
         self.head = 0
 
@@ -69,7 +75,10 @@ class LateStore:
         def call(*args: Any, **kwargs: Any) -> Deferred[Any]:
             answer: Deferred[Any] = Deferred()
             done = method(*args, **kwargs)
-            self._tell(lambda: done.chainDeferred(answer))
+            queue = self._told if name in self.ORDERED else self._read
+            queue.append(lambda: done.chainDeferred(answer))
+            if not self.late:
+                self.release()
             return answer
 
         return call
@@ -84,18 +93,25 @@ class LateStore:
             self.head = entry.seq
             self._announce(entry)
 
-        self._tell(tell)
-
-    def _tell(self, what: Callable[[], None]) -> None:
-        self._told.append(what)
-        if not self.late:
-            self.release()
+        self._told.append(tell)
 
     def release(self, count: int | None = None) -> None:
         """Tell the next ``count`` things, or all, what follows from them included."""
-        while self._told and count != 0:
-            self._told.pop(0)()
-            count = None if count is None else count - 1
+        if self._releasing:
+            return  # whoever began goes on with what has come
+        self._releasing = True
+        try:
+            while (self._told or self._read) and count != 0:
+                (self._told or self._read).pop(0)()
+                count = None if count is None else count - 1
+        finally:
+            self._releasing = False
+
+    def release_reads(self) -> None:
+        """Answer the reads that wait now, before what is to be announced."""
+        reads, self._read = self._read, []
+        for tell in reads:
+            tell()
 
 
 class FakeConnection:
