@@ -1,1 +1,1 @@
-"""The tests: ``trial tests``."""
+"""The tests: ``python -m twisted.trial tests``."""
