@@ -24,6 +24,7 @@ FLOORS = [
     ["chatsvc.proof", "chatsvc.state"],
     ["chatsvc.registry"],
     ["chatsvc.store.memory"],
+    ["chatsvc.store.rules", "chatsvc.store.runs"],
     ["chatsvc.store.tables"],
     ["chatsvc.store"],
     ["chatsvc.messages.decoding", "chatsvc.messages.manual"],

@@ -17,8 +17,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from chatsvc.messages.entries import Entry
 from chatsvc.messages.errors import Code, Refused
 from chatsvc.store import Loss, Receipt, Store
-from chatsvc.store.memory import MAX_DEVICES, SCAN, MemoryStore
-from chatsvc.store.tables import Conversation
+from chatsvc.store.memory import SCAN, MemoryStore
+from chatsvc.store.rules import MAX_DEVICES
+from chatsvc.store.runs import Talk
 from tests import store_conformance
 from tests.fakes import DAY, MIB, make_store
 from tests.store_suite.driver import StoreCase, group, seqs, to, topic
@@ -196,7 +197,7 @@ class NothingStays(_Bounded):
         self.announced.clear()
         self.let_pass(110)
         self.assertEqual(reachable(self.store, Entry), [])
-        self.assertEqual(reachable(self.store, Conversation), [])
+        self.assertEqual(reachable(self.store, Talk), [])
 
     def test_only_the_young_are_reachable(self) -> None:
         """Each entry that is left is held, and no other."""

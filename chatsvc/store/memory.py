@@ -20,13 +20,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from operator import attrgetter
-from typing import Any
 
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
-from chatsvc.messages.entries import Address, Entry, conversation
+from chatsvc.messages.entries import Address, Conversation, Entry, conversation
 from chatsvc.messages.errors import Code, Refused
 from chatsvc.store import (
     Announce,
@@ -41,16 +40,13 @@ from chatsvc.store import (
     Standing,
     Start,
 )
-from chatsvc.store.tables import Conversation, Group, Interval, Run, User
+from chatsvc.store.rules import Rules
+from chatsvc.store.runs import Run, Talk
+from chatsvc.store.tables import Interval, User
 from chatsvc.topics import FilterTree, NameTree, matches
 
 __all__ = ["MemoryStore"]
 
-ANNOUNCE_ALL = 50
-"""In a group of more members, ``joined`` and ``left`` go to its admins and the user concerned."""
-MAX_FOR_UNSEEN = 1000
-"""The most messages of one sender that wait for names never seen (protocol, section 4)."""
-MAX_DEVICES = 1000
 MAX_RETAINED_REPLAY = 1000
 EXPIRE_AT_ONCE = 500
 """Entries that one step of expiry removes: some 0.5 ms of work, so that nothing stalls."""
@@ -76,31 +72,24 @@ class MemoryStore:
     ) -> None:
         self.epoch = epoch
         self.head = 0
-        self._last = 0  # the last stored entry; the head is the last announced one
         self._clock = clock
         self._retention = retention
         self._quota = quota
         self._max_bytes = max_bytes
         self._bytes = 0
         self._retained_bytes = 0
-        self._floor = 0  # the last expired entry
         self._log: deque[Entry] = deque()
-        self._conversations: dict[tuple[str, ...], Conversation] = {}
+        self._conversations: dict[Conversation, Talk] = {}
         self._topic_run = Run()
         self._retained: dict[str, Entry] = {}
         self._retained_names: NameTree[str] = NameTree()
-        self._groups: dict[str, Group] = {}
-        self._users: dict[str, User] = {}
+        self._direct: dict[str, Run] = {}
+        self._received: dict[str, Run] = {}
+        self._rules = Rules(self, clock, retention=retention, quota=quota)
         self._keys: dict[tuple[str, str], tuple[bytes, Receipt]] = {}
         self._expiry = LoopingCall(self.expire)
         self._expiry.clock = clock
         self._announce: Announce = lambda _: None
-        self._rules: dict[str, Callable[[Append], tuple[Receipt, list[Entry]]]] = {
-            "send": self._send,
-            "join": self._join,
-            "leave": self._leave,
-            "create": self._create,
-        }
 
     # --- life ---
 
@@ -124,7 +113,7 @@ class MemoryStore:
 
     def _expire_first(self) -> None:
         entry = self._log.popleft()
-        self._floor = entry.seq
+        self._rules.floor = entry.seq
         self._bytes -= _cost(entry)
         key = conversation(entry.sender, entry.address)
         talk = self._conversations[key]
@@ -133,14 +122,21 @@ class MemoryStore:
             del self._conversations[key]
         if entry.address.kind == "topic":
             self._topic_run.drop_first()
-        elif entry.address.kind == "to":
-            self._user(entry.sender).direct.drop_first()
-            if entry.sender != entry.address.name:
-                receiver = self._user(entry.address.name)
-                receiver.direct.drop_first()
-                receiver.received.drop_first()
-                if not receiver.seen:
-                    self._forget_unseen(receiver, entry.sender)
+        for runs, user in self._direct_runs(entry):
+            runs[user].drop_first()
+            if not runs[user]:
+                del runs[user]
+        if entry.address.kind == "to":
+            self._rules.forget_waiting(entry.sender, entry.address.name)
+
+    def _direct_runs(self, entry: Entry) -> list[tuple[dict[str, Run], str]]:
+        """The users' runs that a direct message stands in."""
+        if entry.address.kind != "to":
+            return []
+        sender, receiver = entry.sender, entry.address.name
+        if sender == receiver:
+            return [(self._direct, sender)]
+        return [(self._direct, sender), (self._direct, receiver), (self._received, receiver)]
 
     # --- appending ---
 
@@ -154,7 +150,9 @@ class MemoryStore:
             if digest != append.digest:
                 raise Refused(Code.KEY_CONFLICT, "this key was used for something else")
             return Receipt(first.seq, first.ts, dup=True)
-        receipt, entries = self._rules[append.op](append)
+        receipt, entries = self._rules.decide(append)
+        if append.retain:
+            self._retain(entries[0])
         if binding is not None and entries:
             self._keys[binding] = (append.digest, receipt)
         for entry in entries:
@@ -167,82 +165,23 @@ class MemoryStore:
         return receipt
 
     def _store(self, entry: Entry) -> None:
-        self._last = entry.seq
+        self._rules.last = entry.seq
         self._log.append(entry)
         self._bytes += _cost(entry)
         key = conversation(entry.sender, entry.address)
-        self._conversations.setdefault(key, Conversation()).append(entry)
+        self._conversations.setdefault(key, Talk()).append(entry)
         if entry.address.kind == "topic":
             self._topic_run.append(entry)
-        elif entry.address.kind == "to":
-            self._user(entry.sender).direct.append(entry)
-            if entry.sender != entry.address.name:
-                receiver = self._user(entry.address.name)
-                receiver.direct.append(entry)
-                receiver.received.append(entry)
+        for runs, user in self._direct_runs(entry):
+            runs.setdefault(user, Run()).append(entry)
 
-    def _entry(self, append: Append, ahead: int = 1, **fields: Any) -> Entry:
-        """The entry at ``ahead`` after the last."""
-        return Entry(
-            seq=self._last + ahead,
-            ts=int(self._clock.seconds() * 1000),
-            sender=append.user,
-            address=append.address,
-            origin=append.origin,
-            **fields,
-        )
+    def has_message(self, talk: Conversation, seq: int) -> bool:
+        found = self._conversations.get(talk)
+        return found is not None and found.messages.find(seq) is not None
 
-    def _send(self, append: Append) -> tuple[Receipt, list[Entry]]:
-        address = append.address
-        born = 0
-        if address.kind == "group":
-            born = self._membership(append.user, address.name).born
-        if append.reply_to is not None:
-            talk = self._conversations.get(conversation(append.user, address))
-            if (
-                talk is None
-                or append.reply_to < born
-                or talk.messages.find(append.reply_to) is None
-            ):
-                raise Refused(Code.NOT_FOUND, "`reply_to` is no message of this conversation")
-        if address.kind == "to":
-            self._check_quota(append)
-        entry = self._entry(
-            append,
-            kind="message",
-            msg=append.msg,
-            data=append.data,
-            key=append.key,
-            reply_to=append.reply_to,
-        )
-        if append.retain:
-            self._retain(entry)
-        return Receipt(entry.seq, entry.ts), [entry]
-
-    def _check_quota(self, append: Append) -> None:
-        name = append.address.name
-        if name == append.user:
-            return
-        receiver = self._users.get(name)
-        if receiver is not None and not append.present:
-            waiting = receiver.received.count_above(receiver.position)
-            if waiting >= self._quota:
-                raise Refused(Code.QUOTA_EXCEEDED, f"{waiting} messages wait for {name} already")
-        if receiver is not None and receiver.seen:
-            return
-        sender = self._user(append.user)
-        if sender.waiting_for_unseen >= MAX_FOR_UNSEEN:
-            raise Refused(
-                Code.QUOTA_EXCEEDED,
-                f"{MAX_FOR_UNSEEN} of your messages wait for names never seen here",
-            )
-        sender.waiting_for_unseen += 1
-        unseen_from = self._user(name).unseen_from
-        unseen_from[append.user] = unseen_from.get(append.user, 0) + 1
-
-    def _forget_unseen(self, receiver: User, sender: str) -> None:
-        self._user(sender).waiting_for_unseen -= 1
-        receiver.unseen_from[sender] -= 1
+    def count_received(self, user: str, above: int) -> int:
+        run = self._received.get(user)
+        return 0 if run is None else run.count_above(above)
 
     def _retain(self, entry: Entry) -> None:
         """Keep as the topic's retained message; an empty one clears it (MQTT 5.0, 3.3.1.3)."""
@@ -261,93 +200,24 @@ class MemoryStore:
             self._retained[topic] = entry
             self._retained_names.add(topic, topic)
 
-    def _create(self, append: Append) -> tuple[Receipt, list[Entry]]:
-        if append.address.name in self._groups:
-            raise Refused(Code.EXISTS, f"there is a group {append.address.name} already")
-        return self._enter(append, Group(self._last + 1, public=append.public), "owner")
-
-    def _join(self, append: Append) -> tuple[Receipt, list[Entry]]:
-        name = append.address.name
-        group = self._groups.get(name)
-        if group is None:
-            return self._enter(append, Group(self._last + 1, public=True), "owner")
-        if append.user in group.members:
-            return Receipt(group.since[append.user], 0), []
-        if not group.public:
-            raise Refused(Code.FORBIDDEN, f"{name} is by invitation")
-        return self._enter(append, group, "member")
-
-    def _enter(self, append: Append, group: Group, role: str) -> tuple[Receipt, list[Entry]]:
-        name, user = append.address.name, append.user
-        self._groups[name] = group
-        group.enter(user, role, self._last + 1)
-        self._user(user).enter_group(name, self._last, self._floor)
-        entry = self._entry(append, kind="joined", user=user, audience=self._crowd(group, user))
-        return Receipt(entry.seq, entry.ts), [entry]
-
-    def _leave(self, append: Append) -> tuple[Receipt, list[Entry]]:
-        name, user = append.address.name, append.user
-        record = self._user(user)
-        group = self._groups.get(name)
-        if group is None or user not in group.members:
-            if (left := record.left_group(name)) is not None:
-                return Receipt(left, 0), []
-            raise _not_member(user, name)
-        audience = self._crowd(group, user)
-        entries = [self._entry(append, kind="left", user=user, audience=audience)]
-        record.leave_group(name, entries[0].seq)
-        heir = group.leave(user)
-        if heir is not None:
-            entries.append(self._entry(append, 2, kind="role", user=heir, role="owner"))
-        if not group.members:
-            del self._groups[name]
-        return Receipt(entries[0].seq, entries[0].ts), entries
-
-    @staticmethod
-    def _crowd(group: Group, user: str) -> frozenset[str] | None:
-        if len(group.members) <= ANNOUNCE_ALL:
-            return None
-        return frozenset({*group.staff, user})
-
     # --- reading ---
 
     def admit(self, user: str) -> Deferred[Standing]:
-        return execute(self._admit, user)
-
-    def _admit(self, user: str) -> Standing:
-        record = self._user(user)
-        record.seen = True
-        for sender, count in record.unseen_from.items():
-            self._user(sender).waiting_for_unseen -= count
-        record.unseen_from.clear()
-        groups = {name: self._groups[name].members[user] for name in record.current_groups()}
-        return Standing(self.head, groups, tuple(record.filters))
+        return execute(self._rules.admit, user)
 
     def start_for(self, user: str, device: str | None, since: int | None) -> Deferred[Start]:
         return execute(self._start_for, user, device, since)
 
     def _start_for(self, user: str, device: str | None, since: int | None) -> Start:
-        record = self._user(user)
-        position = record.position
-        if device is not None:
-            position = self._device_position(record, device)
+        position = self._rules.position(user, device)
         after = position if since is None else since
-        cut = self._quota_cut(record, after)
+        cut = self._quota_cut(self._rules.user(user), after)
         return Start(after, cut, Loss(after, cut, "quota") if cut > after else None)
-
-    def _device_position(self, record: User, device: str) -> int:
-        now = self._clock.seconds()
-        record.forget_devices(now - self._retention)
-        if device not in record.devices and len(record.devices) >= MAX_DEVICES:
-            raise Refused(Code.QUOTA_EXCEEDED, f"{MAX_DEVICES} devices are known for this user")
-        position, _ = record.devices.get(device, (record.position, now))
-        record.devices[device] = (position, now)
-        return position
 
     def _quota_cut(self, record: User, after: int) -> int:
         """The seq up to which groups and topics are cut off for a reader who is after ``after``."""
         spans = list(self._spans(record, after, after))
-        filters = _tree_of(record.every_filter(self._floor), ())
+        filters = _tree_of(record.every_filter(self._rules.floor), ())
         count = sum(run.count_above(low) for run, low, _ in spans)
         count += self._topic_run.count_above(after) if filters else 0
         if count <= self._quota:
@@ -382,20 +252,22 @@ class MemoryStore:
     def _feed(
         self, user: str, after: int, shared_after: int, interests: Sequence[Interest], limit: int
     ) -> Page:
-        record = self._user(user)
+        record = self._rules.user(user)
         loss = None
-        oldest = min((interest.after for interest in interests), default=self._last)
+        oldest = min((interest.after for interest in interests), default=self._rules.last)
         known = max(after, min(record.created, oldest))
-        if known < self._floor:
-            loss = Loss(known, self._floor, "retention")
-        after = max(after, self._floor)
-        filters = _tree_of(record.every_filter(self._floor), interests)
+        if known < self._rules.floor:
+            loss = Loss(known, self._rules.floor, "retention")
+        after = max(after, self._rules.floor)
+        filters = _tree_of(record.every_filter(self._rules.floor), interests)
         hits: list[Entry] = []
         horizon = self.head
         if filters:
             low = max(after, shared_after)
             hits, horizon = self._scan(low, self.head, limit, lambda e: _hears(filters, e))
-        sources = [iter(hits), record.direct.up(after, horizon)]
+        sources = [iter(hits)]
+        if (direct := self._direct.get(user)) is not None:
+            sources.append(direct.up(after, horizon))
         sources += [
             run.up(low, until) for run, low, until in self._spans(record, after, shared_after)
         ]
@@ -426,9 +298,9 @@ class MemoryStore:
         )
 
     def _matches(self, topic_filter: str, after: int, until: int, limit: int) -> Page:
-        lost = min(self._floor, until)
+        lost = min(self._rules.floor, until)
         loss = Loss(after, lost, "retention") if after < lost else None
-        after = max(after, self._floor)
+        after = max(after, self._rules.floor)
         if "+" in topic_filter or "#" in topic_filter:
             hits, horizon = self._scan(
                 after, until, limit, lambda entry: matches(topic_filter, entry.address.name)
@@ -460,7 +332,7 @@ class MemoryStore:
     ) -> Slice:
         born = 0
         if address.kind == "group":
-            born = self._membership(user, address.name).born
+            born = self._rules.membership(user, address.name).born
         talk = self._conversations.get(conversation(user, address))
         if talk is None:
             return Slice((), complete=True)
@@ -479,54 +351,20 @@ class MemoryStore:
     def _members(
         self, user: str, group: str, after: str | None, limit: int
     ) -> tuple[list[Member], bool]:
-        members = self._membership(user, group).members
+        members = self._rules.membership(user, group).members
         names = heapq.nsmallest(limit + 1, (n for n in members if after is None or n > after))
         return [Member(name, members[name]) for name in names[:limit]], len(names) <= limit
 
     # --- what stands beside the log ---
 
     def subscribe(self, user: str, topic_filter: str) -> Deferred[int]:
-        return execute(self._subscribe, user, topic_filter)
-
-    def _subscribe(self, user: str, topic_filter: str) -> int:
-        self._user(user).filters.setdefault(topic_filter, Interval(topic_filter, self.head))
-        return self.head
+        return execute(self._rules.subscribe, user, topic_filter)
 
     def unsubscribe(self, user: str, topic_filter: str) -> Deferred[None]:
-        return execute(self._user(user).end_filter, topic_filter, self.head, self._floor)
+        return execute(self._rules.unsubscribe, user, topic_filter)
 
     def save_positions(self, positions: Mapping[DeviceKey, int]) -> Deferred[None]:
-        return execute(self._save_positions, positions)
-
-    def _save_positions(self, positions: Mapping[DeviceKey, int]) -> None:
-        now = self._clock.seconds()
-        for (user, device), seq in positions.items():
-            record = self._user(user)
-            if device is None:
-                record.position = max(record.position, seq)
-            elif device in record.devices:
-                record.devices[device] = (max(record.devices[device][0], seq), now)
-
-    def _user(self, name: str) -> User:
-        record = self._users.get(name)
-        if record is None:
-            record = self._users[name] = User(name, self._last)
-        return record
-
-    def _membership(self, user: str, name: str) -> Group:
-        """The group, of which ``user`` is a member; whether it exists is not told to others."""
-        group = self._groups.get(name)
-        if group is None or user not in group.members:
-            raise _not_member(user, name)
-        return group
-
-
-def _not_member(user: str, group: str) -> Refused:
-    return Refused(
-        Code.NOT_MEMBER,
-        f"{user} is not a member of {group}",
-        f'{{"op":"join","group":"{group}"}}',
-    )
+        return execute(self._rules.save_positions, positions)
 
 
 def _cost(entry: Entry) -> int:

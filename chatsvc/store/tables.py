@@ -1,99 +1,14 @@
-"""The tables of the store in memory: runs of entries, and what is known of groups and users.
+"""What is known of groups and users beside the log.
 
 Plain records with the operations that keep them consistent. What is allowed is decided in
-:mod:`chatsvc.store.memory`; nothing here refuses.
+:mod:`chatsvc.store.rules`; nothing here refuses.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator
-from operator import attrgetter
 
-from chatsvc.messages.entries import Entry
-
-__all__ = ["Conversation", "Group", "Interval", "Run", "User"]
-
-_seq = attrgetter("seq")
-
-
-class Run:
-    """Entries in the order of the log, dropped from the front.
-
-    Dropped places are kept until they are half of the list, so that dropping costs next to nothing.
-    """
-
-    __slots__ = ("_entries", "_start")
-
-    def __init__(self) -> None:
-        self._entries: list[Entry | None] = []
-        self._start = 0
-
-    def __len__(self) -> int:
-        return len(self._entries) - self._start
-
-    def append(self, entry: Entry) -> None:
-        """Add what is newer than all that is here."""
-        self._entries.append(entry)
-
-    def drop_first(self) -> None:
-        """Drop the oldest."""
-        self._entries[self._start] = None
-        self._start += 1
-        if self._start * 2 > len(self._entries):
-            del self._entries[: self._start]
-            self._start = 0
-
-    def _above(self, seq: int) -> int:
-        return bisect_right(self._entries, seq, lo=self._start, key=_seq)
-
-    def count_above(self, seq: int) -> int:
-        """How many are above ``seq``."""
-        return len(self._entries) - self._above(seq)
-
-    def find(self, seq: int) -> Entry | None:
-        """The entry at ``seq``, if it is here."""
-        index = self._above(seq) - 1
-        entry = self._entries[index] if index >= self._start else None
-        return entry if entry is not None and entry.seq == seq else None
-
-    def up(self, after: int, until: int) -> Iterator[Entry]:
-        """Those with ``after`` < seq <= ``until``, oldest first."""
-        for index in range(self._above(after), len(self._entries)):
-            entry = self._entries[index]
-            if entry is None or entry.seq > until:
-                return
-            yield entry
-
-    def down(self, after: int, until: int) -> Iterator[Entry]:
-        """Those with ``after`` < seq <= ``until``, newest first."""
-        for index in range(self._above(until) - 1, self._start - 1, -1):
-            entry = self._entries[index]
-            if entry is None or entry.seq <= after:
-                return
-            yield entry
-
-
-class Conversation:
-    """All entries of a conversation, and those of them that are messages."""
-
-    __slots__ = ("entries", "messages")
-
-    def __init__(self) -> None:
-        self.entries = Run()
-        self.messages = Run()
-
-    def append(self, entry: Entry) -> None:
-        """Add what is newer than all that is here."""
-        self.entries.append(entry)
-        if entry.kind == "message":
-            self.messages.append(entry)
-
-    def drop_first(self, entry: Entry) -> None:
-        """Drop the oldest, which is ``entry``."""
-        self.entries.drop_first()
-        if entry.kind == "message":
-            self.messages.drop_first()
+__all__ = ["Group", "Interval", "User"]
 
 
 class Interval:
@@ -150,13 +65,11 @@ class User:
     __slots__ = (
         "created",
         "devices",
-        "direct",
         "filters",
         "groups",
         "name",
         "past_filters",
         "position",
-        "received",
         "seen",
         "unseen_from",
         "waiting_for_unseen",
@@ -168,8 +81,6 @@ class User:
         self.seen = False
         self.position = 0
         self.devices: dict[str, tuple[int, float]] = {}
-        self.direct = Run()
-        self.received = Run()
         self.groups: dict[str, list[Interval]] = {}
         self.filters: dict[str, Interval] = {}
         self.past_filters: list[Interval] = []

@@ -1,0 +1,250 @@
+"""The rules of the log: what an :class:`~chatsvc.store.Append` does, or why it is refused.
+
+:class:`Rules` holds the tables of groups and users, and decides against them: membership, roles,
+quota, who hears what from where. It appends nothing itself: :meth:`Rules.decide` returns the
+entries that are to be stored, with the tables already as they are after them. A refusal leaves
+everything as it was. What it must know of the log it asks through :class:`LogView`.
+
+Keys come before all rules, and are the store's own business: see :mod:`chatsvc.store`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+from twisted.internet.interfaces import IReactorTime
+
+from chatsvc.messages.entries import Conversation, Entry, conversation
+from chatsvc.messages.errors import Code, Refused
+from chatsvc.store import Append, DeviceKey, Receipt, Standing
+from chatsvc.store.tables import Group, Interval, User
+
+__all__ = ["LogView", "Rules"]
+
+ANNOUNCE_ALL: Final = 50
+"""In a group of more members, ``joined`` and ``left`` go to its admins and the user concerned."""
+MAX_FOR_UNSEEN: Final = 1000
+"""The most messages of one sender that wait for names never seen (protocol, section 4)."""
+MAX_DEVICES: Final = 1000
+"""The most devices that are remembered of one user."""
+
+
+class LogView(Protocol):
+    """What the rules ask of the log."""
+
+    def has_message(self, talk: Conversation, seq: int) -> bool:
+        """Whether ``seq`` is a message of ``talk`` that is still stored."""
+
+    def count_received(self, user: str, above: int) -> int:
+        """How many direct messages of others to ``user`` are above ``above``."""
+
+
+class Rules:
+    """See the module. ``retention`` is in seconds, ``quota`` in messages.
+
+    ``last`` is the last stored entry, ``floor`` the last that retention removed; the store moves
+    both.
+    """
+
+    def __init__(self, log: LogView, clock: IReactorTime, *, retention: float, quota: int) -> None:
+        self.last = 0
+        self.floor = 0
+        self._log = log
+        self._clock = clock
+        self._retention = retention
+        self._quota = quota
+        self._groups: dict[str, Group] = {}
+        self._users: dict[str, User] = {}
+        self._operations: dict[str, Callable[[Append], tuple[Receipt, list[Entry]]]] = {
+            "send": self._send,
+            "join": self._join,
+            "leave": self._leave,
+            "create": self._create,
+        }
+
+    # --- appending ---
+
+    def decide(self, append: Append) -> tuple[Receipt, list[Entry]]:
+        """What ``append`` adds to the log: nothing where it only repeats what holds already.
+
+        :raises Refused: it is against the rules.
+        """
+        return self._operations[append.op](append)
+
+    def _entry(self, append: Append, ahead: int = 1, **fields: Any) -> Entry:
+        """The entry at ``ahead`` after the last."""
+        return Entry(
+            seq=self.last + ahead,
+            ts=int(self._clock.seconds() * 1000),
+            sender=append.user,
+            address=append.address,
+            origin=append.origin,
+            **fields,
+        )
+
+    def _send(self, append: Append) -> tuple[Receipt, list[Entry]]:
+        address = append.address
+        born = 0
+        if address.kind == "group":
+            born = self.membership(append.user, address.name).born
+        if append.reply_to is not None:
+            talk = conversation(append.user, address)
+            if append.reply_to < born or not self._log.has_message(talk, append.reply_to):
+                raise Refused(Code.NOT_FOUND, "`reply_to` is no message of this conversation")
+        if address.kind == "to":
+            self._check_quota(append)
+        entry = self._entry(
+            append,
+            kind="message",
+            msg=append.msg,
+            data=append.data,
+            key=append.key,
+            reply_to=append.reply_to,
+        )
+        return Receipt(entry.seq, entry.ts), [entry]
+
+    def _check_quota(self, append: Append) -> None:
+        name = append.address.name
+        if name == append.user:
+            return
+        receiver = self._users.get(name)
+        if receiver is not None and not append.present:
+            waiting = self._log.count_received(name, receiver.position)
+            if waiting >= self._quota:
+                raise Refused(Code.QUOTA_EXCEEDED, f"{waiting} messages wait for {name} already")
+        if receiver is not None and receiver.seen:
+            return
+        sender = self.user(append.user)
+        if sender.waiting_for_unseen >= MAX_FOR_UNSEEN:
+            raise Refused(
+                Code.QUOTA_EXCEEDED,
+                f"{MAX_FOR_UNSEEN} of your messages wait for names never seen here",
+            )
+        sender.waiting_for_unseen += 1
+        unseen_from = self.user(name).unseen_from
+        unseen_from[append.user] = unseen_from.get(append.user, 0) + 1
+
+    def _create(self, append: Append) -> tuple[Receipt, list[Entry]]:
+        if append.address.name in self._groups:
+            raise Refused(Code.EXISTS, f"there is a group {append.address.name} already")
+        return self._enter(append, Group(self.last + 1, public=append.public), "owner")
+
+    def _join(self, append: Append) -> tuple[Receipt, list[Entry]]:
+        name = append.address.name
+        group = self._groups.get(name)
+        if group is None:
+            return self._enter(append, Group(self.last + 1, public=True), "owner")
+        if append.user in group.members:
+            return Receipt(group.since[append.user], 0), []
+        if not group.public:
+            raise Refused(Code.FORBIDDEN, f"{name} is by invitation")
+        return self._enter(append, group, "member")
+
+    def _enter(self, append: Append, group: Group, role: str) -> tuple[Receipt, list[Entry]]:
+        name, user = append.address.name, append.user
+        self._groups[name] = group
+        group.enter(user, role, self.last + 1)
+        self.user(user).enter_group(name, self.last, self.floor)
+        entry = self._entry(append, kind="joined", user=user, audience=self._crowd(group, user))
+        return Receipt(entry.seq, entry.ts), [entry]
+
+    def _leave(self, append: Append) -> tuple[Receipt, list[Entry]]:
+        name, user = append.address.name, append.user
+        record = self.user(user)
+        group = self._groups.get(name)
+        if group is None or user not in group.members:
+            if (left := record.left_group(name)) is not None:
+                return Receipt(left, 0), []
+            raise _not_member(user, name)
+        audience = self._crowd(group, user)
+        entries = [self._entry(append, kind="left", user=user, audience=audience)]
+        record.leave_group(name, entries[0].seq)
+        heir = group.leave(user)
+        if heir is not None:
+            entries.append(self._entry(append, 2, kind="role", user=heir, role="owner"))
+        if not group.members:
+            del self._groups[name]
+        return Receipt(entries[0].seq, entries[0].ts), entries
+
+    @staticmethod
+    def _crowd(group: Group, user: str) -> frozenset[str] | None:
+        if len(group.members) <= ANNOUNCE_ALL:
+            return None
+        return frozenset({*group.staff, user})
+
+    # --- users ---
+
+    def user(self, name: str) -> User:
+        """What is known of a user; whoever is spoken of is known."""
+        record = self._users.get(name)
+        if record is None:
+            record = self._users[name] = User(name, self.last)
+        return record
+
+    def membership(self, user: str, name: str) -> Group:
+        """The group, of which ``user`` is a member; whether it exists is not told to others."""
+        group = self._groups.get(name)
+        if group is None or user not in group.members:
+            raise _not_member(user, name)
+        return group
+
+    def admit(self, user: str) -> Standing:
+        """Note that ``user`` has been seen; what it belongs to."""
+        record = self.user(user)
+        record.seen = True
+        for sender, count in record.unseen_from.items():
+            self.user(sender).waiting_for_unseen -= count
+        record.unseen_from.clear()
+        groups = {name: self._groups[name].members[user] for name in record.current_groups()}
+        return Standing(self.last, groups, tuple(record.filters))
+
+    def forget_waiting(self, sender: str, receiver: str) -> None:
+        """A message of ``sender`` is gone that waited for ``receiver``, if that was never seen."""
+        record = self.user(receiver)
+        if not record.seen and record.unseen_from.get(sender):
+            self.user(sender).waiting_for_unseen -= 1
+            record.unseen_from[sender] -= 1
+
+    def position(self, user: str, device: str | None) -> int:
+        """How far a reader is; a device seen for the first time is where its user is.
+
+        :raises Refused: too many devices are known.
+        """
+        record = self.user(user)
+        if device is None:
+            return record.position
+        now = self._clock.seconds()
+        record.forget_devices(now - self._retention)
+        if device not in record.devices and len(record.devices) >= MAX_DEVICES:
+            raise Refused(Code.QUOTA_EXCEEDED, f"{MAX_DEVICES} devices are known for this user")
+        position, _ = record.devices.get(device, (record.position, now))
+        record.devices[device] = (position, now)
+        return position
+
+    def save_positions(self, positions: Mapping[DeviceKey, int]) -> None:
+        """Move positions forward."""
+        now = self._clock.seconds()
+        for (user, device), seq in positions.items():
+            record = self.user(user)
+            if device is None:
+                record.position = max(record.position, seq)
+            elif device in record.devices:
+                record.devices[device] = (max(record.devices[device][0], seq), now)
+
+    def subscribe(self, user: str, topic_filter: str) -> int:
+        """Keep a durable subscription; the ``seq`` above which it is heard."""
+        self.user(user).filters.setdefault(topic_filter, Interval(topic_filter, self.last))
+        return self.last
+
+    def unsubscribe(self, user: str, topic_filter: str) -> None:
+        """End a durable subscription."""
+        self.user(user).end_filter(topic_filter, self.last, self.floor)
+
+
+def _not_member(user: str, group: str) -> Refused:
+    return Refused(
+        Code.NOT_MEMBER,
+        f"{user} is not a member of {group}",
+        f'{{"op":"join","group":"{group}"}}',
+    )
