@@ -8,6 +8,7 @@ would stop all of its children at once, so the order is written out here.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from ipaddress import ip_address
 
@@ -19,7 +20,14 @@ from twisted.python.failure import Failure
 
 from chatsvc.websocket import ChatFactory
 
-__all__ = ["ChatService", "is_loopback", "url_of"]
+__all__ = ["CannotStart", "ChatService", "is_loopback", "url_of"]
+
+
+class CannotStart(SystemExit, Exception):
+    """Ends twistd with a message instead of a traceback.
+
+    An ``Exception`` too, so that twistd removes its PID file and tells the caller of a daemon.
+    """
 
 
 class ChatService(Service):
@@ -43,40 +51,53 @@ class ChatService(Service):
         self._loopback_only = loopback_only
 
     def privilegedStartService(self) -> None:
-        """Bind the ports, while twistd may still hold the privileges to."""
+        """Bind the ports, while twistd may still hold the privileges to.
+
+        :raises CannotStart: one of them cannot be had, or may not be.
+        """
+        refusals: list[str] = []
         for description, endpoint in self._endpoints:
-            endpoint.listen(self.factory).addCallbacks(
-                self._listening, _cannot_listen, (description,), {}, (description,), {}
-            )
+            listening = endpoint.listen(self.factory)
+            listening.addCallback(self._listening, description)
+            listening.addErrback(_refuse, description, refusals)
+        if refusals:
+            for port in self.ports:
+                port.stopListening()
+            self.log.critical("{reason}", reason=refusals[0])
+            raise CannotStart(f"chatsvc: {refusals[0]}")
         super().privilegedStartService()
 
     def _listening(self, port: IListeningPort, description: str) -> None:
+        self.ports.append(port)
         host = getattr(port.getHost(), "host", None)
         if self._loopback_only and host is not None and not is_loopback(host):
-            port.stopListening()
-            raise SystemExit(
-                f"chatsvc: {description} is open to other machines, and nobody is asked who they "
-                "are: listen on 127.0.0.1 or ::1"
+            raise CannotStart(
+                f"{description} is open to other machines, and nobody is asked who they are: "
+                "listen on 127.0.0.1 or ::1"
             )
-        self.ports.append(port)
 
     def startService(self) -> None:
         """Start what is behind the ports, then let clients in."""
         super().startService()
+        self._not_ready: str | None = None
         self.factory.state.start().addCallbacks(self._started, self._not_started)
+        if self._not_ready is not None:
+            raise CannotStart(f"chatsvc: {self._not_ready}")
 
     def _started(self, _: None) -> None:
+        if not self.running:
+            return  # stopped meanwhile
         self.factory.begin()
         for port in self.ports:
             self.log.info("listening on {where}", where=url_of(port))
         self.log.info("storing {where}", where=self.factory.state.store.name)
-        if self.ports:
+        if self.ports and url_of(self.ports[0]).startswith("ws:"):
             self.log.info("try: websocat {where}", where=url_of(self.ports[0]))
             self.log.info("and type: {frame}", frame='{"to":"client-b","msg":"Hello!"}')
 
     def _not_started(self, failure: Failure) -> None:
-        self.log.critical("the store cannot be started: {error}", error=failure.value)
-        raise SystemExit(1)
+        self._not_ready = f"the store cannot be started: {failure.getErrorMessage()}"
+        self.log.critical("{reason}", reason=self._not_ready)
 
     def stopService(self) -> Deferred[None]:
         """Stop listening, let clients finish and go, then stop the store."""
@@ -87,9 +108,11 @@ class ChatService(Service):
         return stopped.addCallback(lambda _: self.factory.state.stop())
 
 
-def _cannot_listen(failure: Failure, description: str) -> None:
-    failure.trap(Exception)
-    raise SystemExit(f"chatsvc: cannot listen on {description}: {failure.getErrorMessage()}")
+def _refuse(failure: Failure, description: str, refusals: list[str]) -> None:
+    if failure.check(CannotStart):
+        refusals.append(failure.getErrorMessage())
+    else:
+        refusals.append(f"cannot listen on {description}: {failure.getErrorMessage()}")
 
 
 def is_loopback(host: str) -> bool:
@@ -102,5 +125,6 @@ def url_of(port: IListeningPort) -> str:
     address = port.getHost()
     host = getattr(address, "host", None)
     if host is None:
-        return str(address)
+        name = getattr(address, "name", None)
+        return str(address) if name is None else f"unix:{os.fsdecode(name)}"
     return f"ws://{f'[{host}]' if ':' in host else host}:{getattr(address, 'port', 0)}/ws"

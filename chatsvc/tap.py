@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from typing import ClassVar, Final
+from collections.abc import Callable
+from typing import ClassVar, Final, TypeVar
 
 from twisted.internet import reactor
 from twisted.internet.endpoints import serverFromString
@@ -21,6 +22,8 @@ from chatsvc.websocket import ChatFactory, EdgeOptions
 
 __all__ = ["Options", "makeService"]
 
+T = TypeVar("T")
+
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
 
@@ -31,7 +34,7 @@ def seconds(text: str) -> float:
     :raises ValueError: it is not.
     """
     number, unit = text[:-1], text[-1:]
-    if unit not in _UNITS or not number.isdecimal() or int(number) == 0:
+    if unit not in _UNITS or not 0 < len(number) <= 9 or not number.isdecimal() or int(number) == 0:
         raise ValueError("must be like 30d, 12h, 15m or 90s")
     return float(int(number) * _UNITS[unit])
 
@@ -78,6 +81,18 @@ def memory_size(text: str) -> int:
     return count(size or "256") * 1024 * 1024
 
 
+def naming(option: str, kind: Callable[[str], T]) -> Callable[[str], T]:
+    """``kind``, with an error that names the option and the value."""
+
+    def coerce(text: str) -> T:
+        try:
+            return kind(text)
+        except ValueError as error:
+            raise UsageError(f"--{option} {text}: {error}") from None
+
+    return coerce
+
+
 class Options(UsageOptions):
     """What can be given to ``twistd chat``."""
 
@@ -87,12 +102,15 @@ class Options(UsageOptions):
         "as JSON over WebSocket. Try it with: websocat ws://127.0.0.1:3030/ws"
     )
     optParameters: ClassVar = [
-        ["port", "p", 3030, "TCP port to listen on, at 127.0.0.1; 0 takes a free one.", port],
-        ["store", "s", "memory:", "Where things are kept: memory:MIB, lost at the end.", str],
-        ["retention", None, "30d", "How long messages are kept: 90s, 15m, 12h, 30d.", seconds],
-        ["quota", None, 10_000, "Most messages that wait for one user.", count],
-        ["max-message", None, 65_536, "Most bytes of a frame from a client.", message_size],
-        ["max-connections", None, 10_000, "Most connections at the same time.", count],
+        [name, short, default, text, naming(name, kind)]
+        for name, short, default, text, kind in (
+            ("port", "p", 3030, "TCP port to listen on, at 127.0.0.1; 0 takes a free one.", port),
+            ("store", "s", "memory:", "Where things are kept: memory:MIB, lost at the end.", str),
+            ("retention", None, "30d", "How long messages are kept: 90s, 15m, 12h, 30d.", seconds),
+            ("quota", None, 10_000, "Most messages that wait for one user.", count),
+            ("max-message", None, 65_536, "Most bytes of a frame from a client.", message_size),
+            ("max-connections", None, 10_000, "Most connections at the same time.", count),
+        )
     ]
 
     def __init__(self) -> None:
@@ -100,9 +118,7 @@ class Options(UsageOptions):
         self["listen"] = []
 
     def opt_listen(self, endpoint: str) -> None:
-        """A Twisted endpoint to listen on instead of --port, such as
-        tcp:3030:interface=127.0.0.1 or unix:/run/chat.sock; can be given more than once.
-        """
+        """A Twisted endpoint to listen on instead of --port; can be given more than once."""
         self["listen"].append(endpoint)
 
     def postOptions(self) -> None:
@@ -122,7 +138,8 @@ class Options(UsageOptions):
         try:
             return serverFromString(reactor, text)
         except Exception as error:
-            raise UsageError(f"--listen {text}: {error}") from None
+            shown = "must be an endpoint like tcp:3030:interface=127.0.0.1 or unix:/run/chat.sock"
+            raise UsageError(f"--listen {text}: {shown}") from error
 
 
 def makeService(options: Options) -> ChatService:

@@ -17,7 +17,6 @@ What is decided here, and nowhere else:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Any, Final
 
@@ -25,7 +24,7 @@ from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerPr
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from msgspec import Struct
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.internet.task import LoopingCall
 from twisted.internet.tcp import Connection
@@ -51,7 +50,11 @@ CLOSE_TIMEOUT: Final = 5.0
 """Seconds for a closing handshake, and for the replies before the answer to a peer's Close."""
 STUCK_TIMEOUT: Final = 60.0
 """Seconds that a connection may stay congested without any progress."""
+FINISH_TIMEOUT: Final = 2.0
+"""Seconds that a stop waits for the commands under way."""
 STOP_TIMEOUT: Final = 3.0
+"""Seconds that it waits for clients to go."""
+UPGRADE_REQUIRED: Final = 426
 SEND_BUFFER: Final = 64 * 1024
 """Bytes asked of the kernel for what a client has not read. By default it takes some 4 MB, and a
 ping waits behind them all."""
@@ -106,6 +109,7 @@ class ChatProtocol(WebSocketServerProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.factory.connections.pop(self, None)
         super().connectionLost(reason)
+        self.factory.report_finished(self)
         self.factory.report_gone()
 
     def processHandshake(self) -> None:
@@ -114,6 +118,26 @@ class ChatProtocol(WebSocketServerProtocol):
             self.failHandshake("request head too long", 431)
             return
         super().processHandshake()
+
+    def failHandshake(self, reason: str, code: int = 400, responseHeaders: Any = None) -> None:
+        """Refuse; a request may hold what an operator's terminal would obey."""
+        self.wasClean = True  # one line in the log is enough
+        printable = "".join(c if c.isprintable() else "?" for c in reason)
+        super().failHandshake(printable, code, responseHeaders)
+
+    def sendHttpErrorResponse(self, code: int, reason: str, responseHeaders: Any = None) -> None:
+        """Say why in the body too, which is all that most tools show."""
+        body = f"{reason}\n".encode()
+        headers = [
+            *(responseHeaders or ()),
+            ("Content-Type", "text/plain; charset=utf-8"),
+            ("Content-Length", str(len(body))),
+            ("Connection", "close"),
+        ]
+        if code == UPGRADE_REQUIRED:
+            headers.append(("Upgrade", "websocket"))  # RFC 9110, section 15.5.22
+        super().sendHttpErrorResponse(code, reason, headers)
+        self.sendData(body)
 
     def onConnect(self, request: ConnectionRequest) -> str | None:
         try:
@@ -175,10 +199,12 @@ class ChatProtocol(WebSocketServerProtocol):
             self.send(encode(Closing(reason=reason)))
         super()._fail_connection(code, reason)
 
-    @property
-    def leaving(self) -> bool:
-        """Whether the client has sent a Close that is still to be answered."""
-        return self._held_close is not None
+    def finish(self) -> None:
+        """Take no more commands, and report when those taken are done."""
+        if self._held_close is not None:
+            return  # it is on its way out, and reports when it is gone
+        if self.session is not None:
+            self.session.finish(lambda: self.factory.report_finished(self))
 
     def _answer_close(self) -> None:
         if self._held_close is not None and self.state == self.STATE_OPEN:
@@ -275,6 +301,7 @@ class ChatFactory(WebSocketServerFactory):
     ``limits`` is what clients are told of the server's limits.
     """
 
+    noisy = False
     protocol = ChatProtocol  # type: ignore[assignment]
 
     def __init__(
@@ -292,6 +319,8 @@ class ChatFactory(WebSocketServerFactory):
         self.connections: dict[ChatProtocol, None] = {}
         self.serving = False
         self._gone: Deferred[None] | None = None
+        self._busy: set[ChatProtocol] = set()
+        self._dropping: IDelayedCall | None = None
         self._framed: tuple[bytes, bytes] = (b"", text_frame(b""))
         self._sweeping = LoopingCall(self.sweep)
         self._sweeping.clock = clock
@@ -333,28 +362,44 @@ class ChatFactory(WebSocketServerFactory):
                 log.failure("sweeping a connection")
 
     def drain(self) -> Deferred[None]:
-        """Close all connections with 1001, each when its commands are done; fires with the last.
+        """Close all connections with 1001, and fire when they are gone.
 
-        What is left after :data:`STOP_TIMEOUT` seconds is dropped.
+        First the commands of all clients are finished, so that what they sent to each other is
+        shown; then all are told. What is left :data:`STOP_TIMEOUT` seconds later is dropped.
         """
         self.serving = False
         gone = self._gone = Deferred()
-        for connection in list(self.connections):
-            if connection.session is None:
-                connection.abort()
-            elif not connection.leaving:
-                connection.session.finish(_goodbye(connection))
-        timeout = self.clock.callLater(STOP_TIMEOUT, self._abort_all)
+        self._busy = {connection for connection in self.connections if connection.session}
+        for connection in set(self.connections) - self._busy:
+            connection.abort()
+        timeout = self.clock.callLater(FINISH_TIMEOUT, self._say_goodbye)
+        for connection in list(self._busy):
+            connection.finish()
 
         def finished(_: None) -> None:
             if timeout.active():
                 timeout.cancel()
+            if self._dropping is not None and self._dropping.active():
+                self._dropping.cancel()
             if self._sweeping.running:
                 self._sweeping.stop()
 
         gone.addCallback(finished)
+        self.report_finished(None)
         self.report_gone()
         return gone
+
+    def report_finished(self, connection: ChatProtocol | None) -> None:
+        """A connection has done its commands, or is gone; when all have, all are told to go."""
+        self._busy.discard(connection)
+        if self._gone is not None and not self._busy:
+            self._say_goodbye()
+
+    def _say_goodbye(self) -> None:
+        if self._dropping is None:
+            self._dropping = self.clock.callLater(STOP_TIMEOUT, self._abort_all)
+            for connection in list(self.connections):
+                connection.close(CloseCode.GOING_AWAY, "the server is stopping", RETRY_AFTER_STOP)
 
     def report_gone(self) -> None:
         """Whoever waits for all connections to be gone is told if they are."""
@@ -365,10 +410,3 @@ class ChatFactory(WebSocketServerFactory):
     def _abort_all(self) -> None:
         for connection in list(self.connections):
             connection.abort()
-
-
-def _goodbye(connection: ChatProtocol) -> Callable[[], None]:
-    def goodbye() -> None:
-        connection.close(CloseCode.GOING_AWAY, "the server is stopping", RETRY_AFTER_STOP)
-
-    return goodbye

@@ -301,6 +301,19 @@ class Closing(_WithFactory):
         self.assertEqual([f.get("id", f["event"]) for f in alice.take()], [1, "closing"])
         self.assertIsNone(self.successResultOf(drained))
 
+    def test_draining_shows_what_others_sent_before_it_lets_anybody_go(self) -> None:
+        """Who has nothing under way is told to go only when all are done."""
+        alice, bob = self.plain("alice"), self.plain("bob")
+        self.store.late = True
+        alice.say({"to": "bob", "msg": "x", "id": 1})
+        drained = self.factory.drain()
+        self.assertEqual(bob.take(), [])
+        self.store.late = False
+        self.store.release()
+        self.assertEqual([f.get("msg", f.get("event")) for f in bob.take()], ["x", "closing"])
+        alice.flush()
+        self.assertIsNone(self.successResultOf(drained))
+
     def test_draining_drops_after_three_seconds_who_does_not_go(self) -> None:
         """And lets nobody in meanwhile."""
         alice = self.plain("alice")
