@@ -18,6 +18,7 @@ from chatsvc.operations import MAX_SUBSCRIPTIONS
 from chatsvc.service import ChatService
 from chatsvc.state import ChatState
 from chatsvc.store.memory import MemoryStore
+from chatsvc.store.rules import MAX_GROUPS
 from chatsvc.websocket import ChatFactory, EdgeOptions
 
 __all__ = ["Options", "makeService"]
@@ -157,6 +158,7 @@ def makeService(options: Options) -> ChatService:
         "quota": options["quota"],
         "retention": int(options["retention"]),
         "subscriptions": MAX_SUBSCRIPTIONS,
+        "groups": MAX_GROUPS,
         "page": MAX_PAGE,
     }
     edge = EdgeOptions(

@@ -124,3 +124,17 @@ class AUser(SynchronousTestCase):
         self.user.devices = {"old": (1, 9.9), "just": (2, 10.0), "new": (3, 11.0)}
         self.user.forget_devices(10.0)
         self.assertEqual(self.user.devices, {"just": (2, 10.0), "new": (3, 11.0)})
+
+    def test_coming_and_going_leaves_no_more_than_was_said_meanwhile(self) -> None:
+        """A stretch that begins where the last ended goes on with it; an empty one is nothing."""
+        user = User("bob", 0)
+        for seq in range(0, 100, 2):
+            user.enter_group("devs", seq, 0)
+            user.leave_group("devs", seq + 2)
+        self.assertEqual([(span.after, span.until) for span in user.groups["devs"]], [(0, 100)])
+        user.enter_group("devs", 105, 0)
+        self.assertEqual(len(user.groups["devs"]), 2)
+        for _ in range(100):
+            user.filters["a"] = Interval("a", 7)
+            user.end_filter("a", 7, 0)
+        self.assertEqual(list(user.every_filter(0)), [])

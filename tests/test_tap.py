@@ -247,7 +247,7 @@ class TheServer(SynchronousTestCase):
         )
         store = factory.state.store
         assert isinstance(store, MemoryStore)
-        self.assertEqual((store._quota, store._retention), (5, 90))
+        self.assertEqual((store._rules._quota, store._retention), (5, 90))
         self.assertEqual(store._max_bytes, 3 * 1024 * 1024)
 
     def test_names_are_believed_on_this_machine_only(self) -> None:

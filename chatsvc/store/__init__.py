@@ -179,8 +179,12 @@ class Store(Protocol):
     def admit(self, user: str) -> Deferred[Standing]:
         """What ``user`` belongs to; from now on it is a name that has been seen."""
 
-    def start_for(self, user: str, device: str | None, since: int | None) -> Deferred[Start]:
-        """Where ``user``'s reader begins: after ``since``, or after the stored position.
+    def start_for(
+        self, user: str, device: str | None, since: int | None, *, at_most: int | None = None
+    ) -> Deferred[Start]:
+        """Where ``user``'s reader begins: after ``since``, or else after the stored position.
+
+        Not after ``at_most``, though: what is above that is to be given in any case.
 
         A device seen for the first time gets the user's position, and keeps it. Tells of a loss by
         quota; one by retention is told by :meth:`feed`.

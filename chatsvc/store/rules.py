@@ -20,7 +20,10 @@ from chatsvc.messages.errors import Code, Refused
 from chatsvc.store import Append, DeviceKey, Receipt, Standing
 from chatsvc.store.tables import Group, Interval, User
 
-__all__ = ["LogView", "Rules"]
+__all__ = ["MAX_GROUPS", "LogView", "Rules"]
+
+MAX_GROUPS: Final = 1000
+"""The most groups of one user."""
 
 ANNOUNCE_ALL: Final = 50
 """In a group of more members, ``joined`` and ``left`` go to its admins and the user concerned."""
@@ -143,9 +146,12 @@ class Rules:
 
     def _enter(self, append: Append, group: Group, role: str) -> tuple[Receipt, list[Entry]]:
         name, user = append.address.name, append.user
+        record = self.user(user)
+        if record.memberships >= MAX_GROUPS:
+            raise Refused(Code.QUOTA_EXCEEDED, f"{user} is a member of {MAX_GROUPS} groups")
         self._groups[name] = group
         group.enter(user, role, self.last + 1)
-        self.user(user).enter_group(name, self.last, self.floor)
+        record.enter_group(name, self.last, self.floor)
         entry = self._entry(append, kind="joined", user=user, audience=self._crowd(group, user))
         return Receipt(entry.seq, entry.ts), [entry]
 

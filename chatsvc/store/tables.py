@@ -22,6 +22,14 @@ class Interval:
         self.until: int | None = None
 
 
+def _forget(past: list[Interval], floor: int) -> None:
+    """Forget stretches, in the order of their ends, that ended up to ``floor``."""
+    count = 0
+    while count < len(past) and past[count].until is not None and (past[count].until or 0) <= floor:
+        count += 1
+    del past[:count]
+
+
 class Group:
     """A group from the entry ``born`` on: its members with their roles, longest-standing first."""
 
@@ -67,6 +75,7 @@ class User:
         "devices",
         "filters",
         "groups",
+        "memberships",
         "name",
         "past_filters",
         "position",
@@ -81,6 +90,7 @@ class User:
         self.seen = False
         self.position = 0
         self.devices: dict[str, tuple[int, float]] = {}
+        self.memberships = 0
         self.groups: dict[str, list[Interval]] = {}
         self.filters: dict[str, Interval] = {}
         self.past_filters: list[Interval] = []
@@ -89,25 +99,33 @@ class User:
 
     def enter_group(self, name: str, after: int, floor: int) -> None:
         """Hear ``name`` from here on; stretches that ended up to ``floor`` are forgotten."""
-        spans = [span for span in self.groups.get(name, ()) if (span.until or 0) > floor]
-        self.groups[name] = [*spans, Interval(name, after)]
+        self.memberships += 1
+        spans = self.groups.setdefault(name, [])
+        _forget(spans, floor)
+        if spans and spans[-1].until == after:
+            spans[-1].until = None  # nothing was said between leaving and coming back
+        else:
+            spans.append(Interval(name, after))
 
     def leave_group(self, name: str, until: int) -> None:
         """Hear ``name`` up to ``until``, and no more."""
+        self.memberships -= 1
         self.groups[name][-1].until = until
 
     def left_group(self, name: str) -> int | None:
         """The ``seq`` of the last leaving of ``name``, if there was one."""
-        return self.groups[name][-1].until if name in self.groups else None
+        spans = self.groups.get(name)
+        return spans[-1].until if spans else None
 
     def current_groups(self) -> list[str]:
         """The groups the user is a member of now."""
-        return [name for name, spans in self.groups.items() if spans[-1].until is None]
+        return [name for name, spans in self.groups.items() if spans and spans[-1].until is None]
 
     def end_filter(self, topic_filter: str, until: int, floor: int) -> None:
         """End a durable subscription at ``until``, and forget those that ended up to ``floor``."""
-        self.past_filters = [past for past in self.past_filters if (past.until or 0) > floor]
-        if (interval := self.filters.pop(topic_filter, None)) is not None:
+        _forget(self.past_filters, floor)
+        interval = self.filters.pop(topic_filter, None)
+        if interval is not None and interval.after < until:
             interval.until = until
             self.past_filters.append(interval)
 

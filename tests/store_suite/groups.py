@@ -36,6 +36,14 @@ class JoiningAGroup(StoreCase):
         self.assertEqual(len(self.announced), 2)
         self.assertEqual(self.roles("alice", "devs")["alice"], "owner")
 
+    def test_the_groups_of_a_user_are_limited(self) -> None:
+        """One more is refused until one is left."""
+        for number in range(1000):
+            self.join(f"g{number}", "alice")
+        self.refuse(Code.QUOTA_EXCEEDED, "join", "alice", group("more"))
+        self.leave("g7", "alice")
+        self.join("more", "alice")
+
     def test_joining_after_leaving_is_a_new_joining(self) -> None:
         """A repeated `join` then gets the `seq` of the later one."""
         first = self.join("devs", "bob", "alice")

@@ -72,6 +72,20 @@ class Positions(StoreCase):
         self.assertEqual(self.start_for("bob").after, 2)
         self.assertEqual(self.start_for("bob", "phone").after, 2)
 
+    def test_a_bound_holds_where_the_position_is_above_it(self) -> None:
+        """And changes nothing where it is below; a `since` is bound as well."""
+        self.open()
+        places = [self.send("alice", to("bob")) for _ in range(3)]
+        self.start_for("bob", "phone")
+        self.proven("bob", places[1])
+        for device, at_most, expected in (
+            (None, places[0], places[0]),
+            (None, places[2], places[1]),
+            ("phone", places[2], 0),
+        ):
+            start = self.result(self.store.start_for("bob", device, None, at_most=at_most))
+            self.assertEqual(start.after, expected)
+
     def test_an_unused_device_is_forgotten_after_the_retention(self) -> None:
         """It is new then; one that was used meanwhile is not."""
         self.open(retention=100)
