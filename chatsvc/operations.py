@@ -113,8 +113,6 @@ class Actor:
     def send(self, command: commands.Send) -> Deferred[Answer]:
         """Store a message; the reply says where in the log it stands."""
         address = command.address()
-        if command.retain and address.kind != "topic":
-            raise Refused(Code.BAD_REQUEST, "only a topic can `retain` a message")
         data = _given(command.data)
         stored = self._publish(
             command,

@@ -6,9 +6,11 @@
 because the store keeps their order; every other one waits until all before it are done, and holds
 up all after it.
 
-A client that sends faster than its commands are done is not read from while
-:data:`MANY` of them are here, until :data:`FEW` are left; so what waits here is bounded by that and
-by what one read from the socket brings.
+A client that sends faster than its commands are done is not read from while :data:`MANY` of them
+are here, until :data:`FEW` are left; so what waits here is bounded by that and by what one read
+from the socket brings. At most :data:`AT_ONCE` are started in one reactor turn, and none while the
+client does not read its replies, so that one client's burst is neither the others' wait nor the
+server's memory.
 """
 
 from __future__ import annotations
@@ -18,9 +20,13 @@ from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-__all__ = ["FEW", "MANY", "Pipeline"]
+__all__ = ["AT_ONCE", "FEW", "MANY", "Pipeline"]
 
+AT_ONCE: Final = 64
+TURN: Final = 0.005
+"""Seconds after which no further command is started in a reactor turn."""
 MANY: Final = 256
 FEW: Final = 64
 
@@ -32,7 +38,8 @@ class Pipeline(Generic[C]):
 
     ``run`` starts one and returns a Deferred that fires when it is done, or None if it is done; it
     raises nothing, and its Deferred never fails. ``overlaps`` is asked just before whether a
-    command need not wait for those before it. ``hold`` stops reading from the client, or goes on.
+    command need not wait for those before it. ``hold`` stops reading from the client, or goes on;
+    ``blocked`` tells whether it does not read its replies. Whoever pushed calls :meth:`work`.
     """
 
     def __init__(
@@ -40,10 +47,15 @@ class Pipeline(Generic[C]):
         run: Callable[[C], Deferred[None] | None],
         overlaps: Callable[[C], bool],
         hold: Callable[[bool], None],
+        blocked: Callable[[], bool],
+        clock: IReactorTime,
     ) -> None:
         self._run = run
         self._overlaps = overlaps
         self._hold = hold
+        self._blocked = blocked
+        self._clock = clock
+        self._next_turn: IDelayedCall | None = None
         self._queue: deque[C] = deque()
         self._under_way = 0
         self._exclusive = False
@@ -54,27 +66,34 @@ class Pipeline(Generic[C]):
     def push(self, command: C) -> None:
         """Run ``command`` when its turn comes."""
         self._queue.append(command)
-        self._work()
 
     def clear(self) -> None:
         """Forget what has not been started."""
         self._queue.clear()
+        if self._next_turn is not None:
+            self._next_turn.cancel()
+            self._next_turn = None
 
     def when_idle(self, then: Callable[[], None]) -> None:
         """Call ``then`` once, when all that was pushed is done; at once if it is."""
         self._when_idle = then
-        self._work()
+        self.work()
 
-    def _work(self) -> None:
-        """Start what may start; called again by whatever is done meanwhile."""
-        if self._working:
+    def work(self) -> None:
+        """Start what may start in this turn; called again by whatever is done meanwhile."""
+        if self._working or self._next_turn is not None:
             return
         self._working = True
+        started, until = 0, self._clock.seconds() + TURN
         try:
-            while self._queue and not self._exclusive:
+            while self._queue and not self._exclusive and not self._blocked():
                 overlaps = self._overlaps(self._queue[0])
                 if self._under_way and not overlaps:
                     break
+                if started == AT_ONCE or (started and self._clock.seconds() > until):
+                    self._next_turn = self._clock.callLater(0, self._turn)
+                    break
+                started += 1
                 answer = self._run(self._queue.popleft())
                 if answer is not None:
                     self._under_way += 1
@@ -90,7 +109,11 @@ class Pipeline(Generic[C]):
             then, self._when_idle = self._when_idle, None
             then()
 
+    def _turn(self) -> None:
+        self._next_turn = None
+        self.work()
+
     def _done(self, _: None) -> None:
         self._under_way -= 1
         self._exclusive = False
-        self._work()
+        self.work()

@@ -89,8 +89,8 @@ class Session:
         self._actor: Actor | None = None
         self._ping_numbers = itertools.count(1)
         self._finishing = False
-        self._pipeline: Pipeline[Command | None] = Pipeline(
-            self._run, self._overlaps, connection.hold
+        self._pipeline: Pipeline[Command | Refused | None] = Pipeline(
+            self._run, self._overlaps, connection.hold, lambda: connection.blocked, state.clock
         )
         if programmatic:
             self._timer: IDelayedCall | None = state.clock.callLater(HELLO_TIMEOUT, self._no_hello)
@@ -101,15 +101,20 @@ class Session:
     # --- the connection's side ---
 
     def received(self, payload: bytes) -> None:
-        """A text or binary message came in. Nothing it holds raises an exception."""
+        """A text or binary message came in; it has its effect at :meth:`work`, in its turn.
+
+        Nothing it holds raises an exception.
+        """
         if self.stage is Stage.CLOSED or self._finishing:
             return
         try:
-            command = decode(payload)
+            self._pipeline.push(decode(payload))
         except Refused as refused:
-            self._refuse(refused.id, refused)
-        else:
-            self._pipeline.push(command)
+            self._pipeline.push(refused)
+
+    def work(self) -> None:
+        """Let what was received have its effect; called when all of a read has been received."""
+        self._pipeline.work()
 
     def pong(self, payload: bytes) -> None:
         """A pong came in."""
@@ -120,6 +125,7 @@ class Session:
         """The client has taken all that was written."""
         if self._actor is not None:
             self._actor.stream.drained()
+        self._pipeline.work()
 
     def sweep(self, now: float, *, reading: bool) -> None:
         """Do what time demands; called about once a second."""
@@ -144,14 +150,22 @@ class Session:
 
     # --- commands ---
 
-    def _overlaps(self, command: Command | None) -> bool:
+    def _overlaps(self, command: Command | Refused | None) -> bool:
         """Whether a command need not wait for those before it."""
+        if isinstance(command, Refused):
+            return True
         if command is None or isinstance(command, Hello) or self._would_settle(command):
             return False
         return OPERATIONS[command.op].pipelined
 
-    def _run(self, command: Command | None) -> Deferred[None] | None:
-        """Do a command, when the connection has become what it must be for it, and reply."""
+    def _run(self, command: Command | Refused | None) -> Deferred[None] | None:
+        """Do a command, when the connection has become what it must be for it, and reply.
+
+        None stands for the silence that settles a connection, a refusal for an unreadable frame.
+        """
+        if isinstance(command, Refused):
+            self._refuse(command.id, command)
+            return None
         if command is None:
             return self._settle(None) if self.stage is Stage.UNSETTLED else None
         try:
@@ -172,12 +186,12 @@ class Session:
             return self._hello(command)
         if self.stage is Stage.NAMELESS:
             raise Refused(Code.BAD_REQUEST, "`hello` must come first", Hello.example)
-        self._check_sender(command.sender)
-        if not self._would_settle(command):
-            self._renamable = False
+        name = self._check_sender(command.sender)
+        settles = self._would_settle(command)
+        self._confirm(name)
+        if not settles:
             return self._do(command)
-        self._renamable = False
-        return self._settle(_given(command.sender)).addCallback(lambda _: self._do(command))
+        return self._settle(name).addCallback(lambda _: self._do(command))
 
     def _do(self, command: Command) -> Event | Deferred[Event | None] | None:
         if self._actor is None or self.stage is Stage.CLOSED:
@@ -242,6 +256,13 @@ class Session:
             raise Refused(Code.FORBIDDEN, f"this connection is {name}")
         return sender
 
+    def _confirm(self, name: str | None) -> None:
+        """The first valid command has been said: this is what the connection is called."""
+        if self._renamable:
+            self._renamable = False
+            if self._actor is not None:
+                self._actor.stream.confirm(own=name == self._name)
+
     def _would_settle(self, command: Command) -> bool:
         """Whether a command that is no ``hello`` settles what this is, or how it is called."""
         if self.stage is Stage.UNSETTLED:
@@ -276,6 +297,7 @@ class Session:
             device=device,
             origin=self._id,
             bare=bare,
+            provisional=self._renamable,
             numbers=self._ping_numbers,
         )
         self._actor = Actor(user, self._id, self._state, stream)
@@ -291,6 +313,7 @@ class Session:
     def _silence(self) -> None:
         self._timer = None
         self._pipeline.push(None)
+        self._pipeline.work()
 
     def _no_hello(self) -> None:
         self._timer = None
@@ -319,37 +342,42 @@ class Session:
         if self.stage is Stage.SESSION and self._actor is not None:
             return self._actor.welcome(self._limits)
         plain = self._actor.stream if self._actor is not None else None
-        user = self._bear(wanted)
-        self._renamable = False
+        user = wanted or self._bear(None)
         since, device = _given(command.since), _given(command.device)
         lost = since is not None and (
             since > self._state.head or command.epoch not in (UNSET, self._state.store.epoch)
         )
         after = None if lost else since
-        restart = after
-        if since is None and plain is not None and plain.user == user:
-            restart = plain.started_after
+        same = plain if plain is not None and plain.user == user else None
+        settled_at = None if since is not None or same is None else same.started_after
 
         def begin(start: Start) -> Deferred[Actor]:
+            self._confirm(user)
+            self._bear(user)
+            filters = {} if same is None else dict(same.filters)
             actor = self._become(user, start, bare=False, device=device)
+            for topic_filter, held_after in filters.items():
+                actor.stream.subscribe(topic_filter, held_after)
             for topic_filter in command.topics:
                 actor.stream.subscribe(topic_filter, after)
             return self._attach(actor)
 
         def welcome(actor: Actor) -> Deferred[Event | None]:
-            return actor.welcome(self._limits).addCallback(show, actor)
+            return actor.welcome(self._limits)
 
-        def show(event: Event | None, actor: Actor) -> None:
+        def show(event: Event | None) -> None:
             self.stage = Stage.SESSION
             self._reply(event, command)
             if lost:
                 self._connection.send(encode(Gap(reason="epoch")))
-            actor.stream.begin()
+            if self._actor is not None:
+                self._actor.stream.begin()
 
         def failed(failure: Failure) -> Any:
             return failure if failure.check(Refused) else self._cannot_begin(failure)
 
-        begun = self._in_steps(self._state.start_for(user, device, restart), begin, welcome)
+        started = self._state.start_for(user, device, after, at_most=settled_at)
+        begun = self._in_steps(started, begin, welcome, show)
         begun.addErrback(failed)
         return begun
 

@@ -283,8 +283,10 @@ class ChatState:
 
         return self.store.save_positions(positions).addErrback(not_saved)
 
-    def start_for(self, user: str, device: str | None, since: int | None) -> Deferred[Start]:
+    def start_for(
+        self, user: str, device: str | None, since: int | None, *, at_most: int | None = None
+    ) -> Deferred[Start]:
         """Where a connection of ``user`` begins; see :meth:`chatsvc.store.Store.start_for`."""
         return self.save_positions().addCallback(
-            lambda _: self.store.start_for(user, device, since)
+            lambda _: self.store.start_for(user, device, since, at_most=at_most)
         )

@@ -57,6 +57,10 @@ class Connection(Protocol):
     def congested(self) -> bool:
         """Whether the client does not read as fast as it is written to."""
 
+    @property
+    def blocked(self) -> bool:
+        """Whether so many replies are unread that there should be no more."""
+
     def send(self, payload: bytes) -> None:
         """Send a text frame; after the connection is closed this does nothing."""
 
@@ -92,7 +96,8 @@ class Stream:
     """See the module.
 
     ``start`` is where it begins, ``origin`` the name of the connection in the entries it causes,
-    ``numbers`` what makes its pings unlike those of earlier streams of the connection.
+    ``numbers`` what makes its pings unlike those of earlier streams of the connection. While the
+    user's name is ``provisional``, proof is kept back: the connection may turn out to be another.
     """
 
     log = Logger()
@@ -107,6 +112,7 @@ class Stream:
         device: str | None,
         origin: str,
         bare: bool,
+        provisional: bool = False,
         numbers: Iterator[int],
     ) -> None:
         self.user = user
@@ -125,7 +131,9 @@ class Stream:
         self._replays: deque[Replay] = deque()
         self._reading = False
         self._owes_caught_up = False
-        self._acked = False
+        self._provisional = provisional
+        self._proven = 0
+        self._acked: int | None = None
         self._next_page: IDelayedCall | None = None
         now = self._clock.seconds()
         self._proof = Proof(numbers)
@@ -150,6 +158,7 @@ class Stream:
 
     def stop(self) -> None:
         """Show nothing more, and be told of nothing."""
+        self.confirm(own=True)
         self._phase = Phase.STOPPED
         if self._next_page is not None:
             self._next_page.cancel()
@@ -181,6 +190,7 @@ class Stream:
                 else:
                     self.cursor = entry.seq
                 return
+            self.cursor = entry.seq - 1  # all before was shown, or was not for this connection
             self._tell(Lagging(seq=self.cursor))
             self._owes_caught_up = True
             self._phase = Phase.FEEDING
@@ -300,8 +310,7 @@ class Stream:
         if self._owes_caught_up:
             self._owes_caught_up = False
             self._tell(CaughtUp(seq=self.cursor))
-        if not self._proof.complete and self._proof.outstanding is None:
-            self._ping()
+        self._ping_if_due()
 
     def drained(self) -> None:
         """The transport has taken what was written."""
@@ -333,6 +342,7 @@ class Stream:
         """Show stored messages of a new subscription before going on."""
         self._replays.append(Replay(topic_filter, after, until, retained))
         if self._phase is Phase.LIVE:
+            self._note_head()
             self._phase = Phase.FEEDING
             self._progress = self._clock.seconds()
         self._feed()
@@ -346,8 +356,8 @@ class Stream:
         """
         if seq > self.cursor:
             raise Refused(Code.BAD_REQUEST, f"nothing above {self.cursor} was written to you")
-        self._acked = True
-        self._state.proven(self.user, self.device, seq)
+        self._acked = max(seq, self._acked or 0)
+        self._prove(self._acked)
 
     def pong(self, payload: bytes) -> None:
         """An echo came back."""
@@ -355,11 +365,31 @@ class Stream:
         if seq is None or self._phase is Phase.STOPPED:
             return
         self._progress = self._clock.seconds()
-        if not self._acked:
-            self._state.proven(self.user, self.device, seq)
+        # Proving again what was acknowledged says that the device is still in use.
+        self._prove(seq if self._acked is None else self._acked)
         self._feed()
 
+    def _prove(self, seq: int) -> None:
+        self._proven = max(self._proven, seq)
+        if not self._provisional:
+            self._state.proven(self.user, self.device, seq)
+
+    def confirm(self, *, own: bool) -> None:
+        """The name is no longer provisional: what was proven counts, if it is the ``own`` one."""
+        if self._provisional:
+            self._provisional = False
+            if own and self._proven:
+                self._state.proven(self.user, self.device, self._proven)
+            elif not own:
+                self._phase = Phase.STOPPED
+
+    def _note_head(self) -> None:
+        """A live stream has been shown all that was announced, whoever it was for."""
+        self.cursor = max(self.cursor, self._state.head)
+
     def _ping(self) -> None:
+        if self._phase is Phase.LIVE:
+            self._note_head()
         self._connection.ping(self._proof.ping(self.cursor, self._clock.seconds()))
 
     def _ping_if_due(self) -> None:

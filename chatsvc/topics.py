@@ -8,7 +8,8 @@ There are two questions, and a tree of levels answers each without looking at wh
 - *which filters match this name?* is asked for every published message: :class:`FilterTree`;
 - *which names match this filter?* is asked when somebody subscribes: :class:`NameTree`.
 
-Both cost a walk along the levels of the question, whatever the number of entries beside the path.
+Both walk along the levels of the question and never look at what cannot match; a wildcard in the
+question costs as much as there is below it.
 Nodes that hold nothing are removed at once, so a tree's size is that of what is in it now.
 
 Syntax is checked at the edge (:mod:`chatsvc.messages`); nothing here refuses anything.

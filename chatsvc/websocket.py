@@ -112,6 +112,11 @@ class ChatProtocol(WebSocketServerProtocol):
         self.factory.report_finished(self)
         self.factory.report_gone()
 
+    def dataReceived(self, data: bytes) -> None:
+        super().dataReceived(data)
+        if self.session is not None and self.state == self.STATE_OPEN:
+            self.session.work()
+
     def processHandshake(self) -> None:
         if len(self.data) > MAX_HEAD and b"\r\n\r\n" not in self.data[:MAX_HEAD]:
             self.data = b""
@@ -180,6 +185,11 @@ class ChatProtocol(WebSocketServerProtocol):
             return
         self.session.received(payload)
 
+    def onPing(self, payload: bytes) -> None:
+        """Answer, unless the client does not read: then the next ping will do."""
+        if not self.congested:
+            super().onPing(payload)
+
     def onPong(self, payload: bytes) -> None:
         if self.session is not None:
             self.session.pong(payload)
@@ -225,6 +235,7 @@ class ChatProtocol(WebSocketServerProtocol):
     def resumeProducing(self) -> None:
         """The transport has sent everything."""
         self.congested = False
+        self._unread = 0
         self._hold("replies", False)
         if self.session is not None and self.state == self.STATE_OPEN:
             self.session.drained()
@@ -234,6 +245,11 @@ class ChatProtocol(WebSocketServerProtocol):
 
     # --- Connection: what sessions and streams ask ---
 
+    @property
+    def blocked(self) -> bool:
+        """Whether so many replies are unread that there should be no more."""
+        return self._unread > UNREAD_REPLIES
+
     def send(self, payload: bytes) -> None:
         """Send a text frame; nothing once a Close has been sent."""
         if self.state != self.STATE_OPEN:
@@ -241,7 +257,7 @@ class ChatProtocol(WebSocketServerProtocol):
         self.sendData(self.factory.framed(payload))
         if self.congested:
             self._unread += len(payload)
-            if self._unread > UNREAD_REPLIES:
+            if self.blocked:
                 self._hold("replies", True)
 
     def ping(self, payload: bytes) -> None:

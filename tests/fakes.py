@@ -125,6 +125,7 @@ class FakeConnection:
         self.pings: list[bytes] = []
         self.closed: tuple[CloseCode, str] | None = None
         self.congested = False
+        self.blocked = False
         self.held = False
         self.session: Session | None = None
 
@@ -155,6 +156,7 @@ class FakeConnection:
         assert self.session is not None
         for frame in frames:
             self.session.received(frame if isinstance(frame, bytes) else json.dumps(frame).encode())
+        self.session.work()
 
     def echo(self) -> None:
         """Answer the last ping."""

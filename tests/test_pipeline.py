@@ -7,9 +7,10 @@ from typing import NamedTuple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from chatsvc.pipeline import FEW, MANY, Pipeline
+from chatsvc.pipeline import AT_ONCE, FEW, MANY, Pipeline
 
 
 class Said(NamedTuple):
@@ -24,11 +25,17 @@ class Bench:
     """A pipeline over a store that answers in the order asked, when the test lets it."""
 
     def __init__(self) -> None:
+        self.clock = Clock()
+        self.blocked = False
         self.log: list[str] = []
         self.asked: list[tuple[Said, Deferred[None]]] = []
         self.reading: list[bool] = []
         self.pipeline: Pipeline[Said] = Pipeline(
-            self.run, lambda command: command.overlaps, self.reading.append
+            self.run,
+            lambda command: command.overlaps,
+            self.reading.append,
+            lambda: self.blocked,
+            self.clock,
         )
 
     def run(self, command: Said) -> Deferred[None] | None:
@@ -42,9 +49,16 @@ class Bench:
         return answer
 
     def say(self, *commands: Said) -> None:
-        """Push commands."""
+        """Push commands, and let as many turns pass as they need."""
         for command in commands:
             self.pipeline.push(command)
+            self.pipeline.work()
+        self.turns()
+
+    def turns(self) -> None:
+        """Let reactor turns pass, until nothing is left for the next."""
+        while self.clock.getDelayedCalls():
+            self.clock.advance(0)
 
     def answer(self, count: int = 1) -> None:
         """Let the store answer what it was asked first."""
@@ -53,6 +67,7 @@ class Bench:
             command, answer = self.asked.pop(0)
             self.log.append(f"done {command.number}")
             answer.callback(None)
+        self.turns()
 
     def take(self) -> list[str]:
         """What happened since the last time."""
@@ -113,9 +128,10 @@ class Order(_AtTheBench):
             log.append(command)
             return first if command == "first" else Deferred()
 
-        pipeline = Pipeline(run, lambda _: bool(settled), lambda _: None)
+        pipeline = Pipeline(run, lambda _: bool(settled), lambda _: None, lambda: False, Clock())
         for command in ("first", "second", "third"):
             pipeline.push(command)
+        pipeline.work()
         self.assertEqual(log, ["first"])
         settled.append(True)
         first.callback(None)
@@ -131,8 +147,9 @@ class Order(_AtTheBench):
                 pipeline.push("inner")
             log.append(f"done {command}")
 
-        pipeline = Pipeline(run, lambda _: True, lambda _: None)
+        pipeline = Pipeline(run, lambda _: True, lambda _: None, lambda: False, Clock())
         pipeline.push("outer")
+        pipeline.work()
         self.assertEqual(log, ["start outer", "done outer", "start inner", "done inner"])
 
     def test_many_that_are_done_at_once_need_no_stack(self) -> None:
@@ -272,3 +289,50 @@ class AnyCommands(SynchronousTestCase):
             held = now
         if here >= MANY or here <= FEW:
             self.assertIs(held, here >= MANY)
+
+
+class FairTurns(_AtTheBench):
+    """A burst is not the others' wait, nor the server's memory."""
+
+    def burst(self, count: int) -> None:
+        """Push commands that are done at once, as from one read of the socket."""
+        for number in range(count):
+            self.bench.pipeline.push(Said(number, overlaps=False, answer="none"))
+        self.bench.pipeline.work()
+
+    def started(self) -> int:
+        """How many were started since the last time."""
+        return sum(line.startswith("start") for line in self.bench.take())
+
+    def test_a_turn_starts_only_so_many(self) -> None:
+        """The rest has the next turns."""
+        self.burst(AT_ONCE * 2 + 1)
+        self.assertEqual(self.started(), AT_ONCE)
+        self.bench.pipeline.work()
+        self.assertEqual(self.started(), 0)
+        self.bench.turns()
+        self.assertEqual(self.started(), AT_ONCE + 1)
+
+    def test_nothing_is_started_while_replies_are_unread(self) -> None:
+        """Until the client has read them."""
+        self.bench.blocked = True
+        self.burst(3)
+        self.assertEqual(self.started(), 0)
+        self.bench.blocked = False
+        self.bench.pipeline.work()
+        self.assertEqual(self.started(), 3)
+
+    def test_what_waits_for_its_turn_is_not_idle(self) -> None:
+        """`when_idle` comes after the last of it."""
+        idle: list[bool] = []
+        self.burst(AT_ONCE + 1)
+        self.bench.pipeline.when_idle(lambda: idle.append(True))
+        self.assertEqual(idle, [])
+        self.bench.turns()
+        self.assertEqual(idle, [True])
+
+    def test_what_is_cleared_leaves_no_call_behind(self) -> None:
+        """Neither commands nor a turn."""
+        self.burst(AT_ONCE + 1)
+        self.bench.pipeline.clear()
+        self.assertEqual(self.bench.clock.getDelayedCalls(), [])

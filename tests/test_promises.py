@@ -91,12 +91,16 @@ class Recorder(LateStore):
         answer: Deferred[None] = LateStore.__getattr__(self, "save_positions")(positions)
         return answer
 
-    def start_for(self, user: str, device: str | None, since: int | None) -> Deferred[Start]:
+    def start_for(
+        self, user: str, device: str | None, since: int | None, *, at_most: int | None = None
+    ) -> Deferred[Start]:
         """Check that a reader starts where its device or user is known to be."""
         if device is not None:
             self.saved.setdefault((user, device), self.saved.get((user, None), 0))
         expected = self.saved.get((user, device), 0) if since is None else since
-        answer: Deferred[Start] = LateStore.__getattr__(self, "start_for")(user, device, since)
+        answer: Deferred[Start] = LateStore.__getattr__(self, "start_for")(
+            user, device, since, at_most=at_most
+        )
 
         def check(start: Start) -> Start:
             if start.after != expected:

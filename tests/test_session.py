@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from chatsvc.messages.errors import CloseCode
+from chatsvc.session import Stage
 from tests.fakes import FakeConnection, House, LateStore, make_clock, make_store
 
 
@@ -81,6 +82,30 @@ class Settling(SynchronousTestCase):
         self.assertEqual((error["code"], ok["event"]), ("bad_request", "ok"))
         bob = self.house.plain("bob")
         self.assertEqual(bob.take(), [{"from": "alice", "to": "bob", "msg": "x"}])
+
+    def test_what_was_shown_under_a_given_name_is_not_proven_by_a_rename(self) -> None:
+        """The next bearer of the name gets it; without a rename it counts, at the end at least."""
+        alice = self.house.plain("alice")
+        alice.say({"to": "client-a", "msg": "x"})
+        person = self.house.plain()
+        self.assertEqual(len(person.take()), 1)
+        person.echo()
+        person.say({"from": "dave", "to": "alice", "msg": "hi"})
+        listener = self.house.plain()
+        self.assertEqual([frame["msg"] for frame in listener.take()], ["x"])
+        listener.echo()
+        listener.leave()
+        self.assertEqual(self.house.plain().take(), [])
+
+    def test_a_command_without_address_settles_nothing(self) -> None:
+        """It is not valid, so the next one may still say who this is."""
+        connection = self.house.plain()
+        connection.say(
+            {"from": "ann", "msg": "x"}, {"from": "ana", "to": "bob", "msg": "x", "id": 1}
+        )
+        self.assertEqual(
+            [f.get("code", f["event"]) for f in connection.take()], ["bad_request", "ok"]
+        )
 
     def test_a_name_from_the_url_is_fixed(self) -> None:
         """With `?user=`, another `from` is forbidden from the first command on."""
@@ -166,6 +191,43 @@ class Hello(SynchronousTestCase):
         plain.say({"op": "hello"})
         welcome, message, caught_up = plain.take()
         self.assertEqual((welcome["event"], message["seq"], caught_up["seq"]), ("welcome", 1, 1))
+
+    def test_a_late_hello_of_a_device_skips_nothing(self) -> None:
+        """However long it was silent before, a device starts where it is, not where its user is."""
+        alice = self.house.plain("alice")
+        phone = self.house.session("bob", device="phone")
+        phone.leave()
+        laptop = self.house.session("bob", device="laptop")
+        alice.say({"to": "bob", "msg": "1"}, {"to": "bob", "msg": "2"})
+        self.house.sweep(2, laptop)
+        laptop.echo()
+        self.house.sweep(2, laptop)
+        laptop.echo()
+        late = self.house.plain("bob")
+        self.assertEqual(late.take(), [])
+        late.say({"op": "hello", "device": "phone"})
+        self.assertEqual([frame.get("msg") for frame in late.take()], [None, "1", "2", None])
+
+    def test_a_refused_hello_changes_nothing(self) -> None:
+        """Neither the name nor what is said under it."""
+        for number in range(1000):
+            self.house.session("bob", device=f"d{number}").leave()
+        zed = self.house.plain("zed")
+        plain = self.house.plain()
+        plain.say({"op": "hello", "user": "bob", "device": "one.more"})
+        self.assertEqual([frame["code"] for frame in plain.take()], ["quota_exceeded"])
+        plain.say({"to": "zed", "msg": "x"})
+        self.assertEqual(zed.take(), [{"from": "client-a", "to": "zed", "msg": "x"}])
+
+    def test_subscriptions_of_the_connection_outlive_its_hello(self) -> None:
+        """It is the same connection."""
+        plain = self.house.plain("bob")
+        plain.say({"op": "subscribe", "topic": "news/#"})
+        plain.say({"op": "hello"})
+        welcome = plain.take()[0]
+        self.assertEqual(welcome["topics"], [{"topic": "news/#", "durable": False}])
+        self.house.plain("alice").say({"topic": "news/x", "msg": "1"})
+        self.assertEqual([frame["msg"] for frame in plain.take()], ["1"])
 
     def test_another_user_in_a_further_hello_is_forbidden(self) -> None:
         """A session renews its token only, with a welcome and no replay."""
@@ -342,6 +404,20 @@ class Replies(SynchronousTestCase):
         connection.say({"op": "hello"})
         connection.leave()
         self.store.release()
+        self.assertIsNone(self.house.state.clients.get("carol"))
+
+    def test_a_connection_that_closes_before_its_welcome_stays_closed(self) -> None:
+        """Whatever the store answers later."""
+        connection = self.house.connect("carol")
+        self.store.late = True
+        connection.say({"op": "hello"})
+        for _ in range(3):
+            self.store.release_reads()
+        connection.leave()
+        self.store.late = False
+        self.store.release()
+        assert connection.session is not None
+        self.assertEqual(connection.session.stage, Stage.CLOSED)
         self.assertIsNone(self.house.state.clients.get("carol"))
 
     def test_an_unexpected_failure_is_an_internal_error_and_is_logged(self) -> None:

@@ -124,6 +124,44 @@ class TheSeam(SynchronousTestCase):
         )
 
 
+class NoFalseGap(SynchronousTestCase):
+    """Who was shown everything is not told of a loss when retention passes by."""
+
+    def setUp(self) -> None:
+        """Open a house with little retention, and a session that hears nothing of the traffic."""
+        clock = make_clock()
+        self.house = House(make_store(clock, retention=100), clock)
+        self.bob = self.house.session("bob")
+        self.alice = self.house.session("alice")
+        for _ in range(6):
+            self.alice.say({"to": "carol", "msg": "x"})
+            self.house.clock.advance(24)
+        self.bob.take()
+
+    def test_not_at_a_subscription(self) -> None:
+        """A live stream has been shown all that was announced."""
+        self.bob.say({"op": "subscribe", "topic": "t", "id": 1})
+        self.assertEqual(words(self.bob.take()), ["ok"])
+
+    def test_not_when_it_lags(self) -> None:
+        """It lags from the entry before."""
+        self.bob.congested = True
+        self.alice.say({"to": "bob", "msg": "y"})
+        self.assertEqual(self.bob.take(), [{"event": "lagging", "seq": 6}])
+        self.bob.congested = False
+        assert self.bob.session is not None
+        self.bob.session.drained()
+        self.assertEqual(words(self.bob.take()), ["y", "caught_up"])
+
+    def test_not_when_it_comes_again(self) -> None:
+        """Its idle pings have proven that it was there."""
+        self.house.sweep(1, self.bob)
+        self.bob.echo()
+        self.bob.leave()
+        again = self.house.session("bob")
+        self.assertEqual(words(again.take()), ["welcome", "caught_up"])
+
+
 class Lagging(SynchronousTestCase):
     """A connection that does not drain is fed from the log."""
 

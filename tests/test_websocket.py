@@ -210,6 +210,39 @@ class Flow(_WithFactory):
         self.assertEqual([frame["id"] for frame in alice.take()], [0, 1, 2])
         self.assertTrue(alice.wire.reading)
 
+    def test_a_burst_of_commands_is_bounded_by_what_is_read_of_the_replies(self) -> None:
+        """However many came in one read, no more are done than replies can be taken."""
+        alice = self.plain("alice")
+        for _ in range(20):
+            alice.say({"to": "bob", "msg": "x" * 4000})
+        alice.wire.stalled = True
+        for mark in range(100):
+            alice.client.send_text(b'{"op":"history","to":"bob","id":%d}' % mark)
+        alice.feed(b"".join(alice.client.data_to_send()))
+        self.house.clock.advance(0)
+        self.assertLess(len(alice.wire.value()), 400_000)
+        alice.wire.stalled = False
+        for _ in range(200):
+            alice.flush()
+        self.assertEqual([frame["id"] for frame in alice.take()], list(range(100)))
+
+    def test_pings_of_a_client_that_does_not_read_are_not_answered(self) -> None:
+        """So that they cost nothing; when it reads again, they are."""
+        alice = self.plain("alice")
+        alice.say({"to": "bob", "msg": "x" * 60_000})
+        alice.wire.stalled = True
+        alice.say({"op": "history", "to": "bob"}, {"op": "history", "to": "bob"})
+        held = len(alice.wire.value())
+        for _ in range(1000):
+            alice.client.send_ping(b"x" * 125)
+        alice.flush()
+        self.assertEqual(len(alice.wire.value()), held)
+        alice.wire.stalled = False
+        alice.flush()
+        alice.client.send_ping(b"again")
+        alice.flush()
+        self.assertIn(b"again", [bytes(event.data) for event in alice.events])
+
     def test_a_client_stuck_for_a_minute_is_dropped(self) -> None:
         """With what was unsent for it."""
         alice = self.plain("alice")

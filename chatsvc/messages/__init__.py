@@ -10,5 +10,9 @@ store. ``docs/protocol.md`` is the reference; field names are binding.
 :mod:`~chatsvc.messages.entries`
     what stands in the log, and the shapes in which clients see it
 :mod:`~chatsvc.messages.commands`
-    what a client may say, and how a frame becomes one of them
+    what a client may say
+:mod:`~chatsvc.messages.decoding`
+    how a frame becomes a command, or a refusal
+:mod:`~chatsvc.messages.manual`
+    what ``help`` answers
 """

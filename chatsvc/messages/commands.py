@@ -2,7 +2,7 @@
 
 The first paragraph of a class's docstring and its ``example`` are what ``help`` answers, and the
 ``example`` is the hint of errors about it. To add a command, add its class here;
-:mod:`chatsvc.session` has the table of what it does.
+:mod:`chatsvc.operations` has the table of what it does.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from chatsvc.messages.commands import (
     FILTER_PATTERN,
     NAME_PATTERN,
     TOPIC_PATTERN,
+    Addressed,
     Command,
     CommandId,
     OfGroup,
@@ -79,11 +80,24 @@ def decode(payload: bytes) -> Command:
             )
         hint = COMMANDS[envelope.op].example
         command = decoder(payload)
+        if isinstance(command, Addressed):
+            _check_address(command)
         if isinstance(command, Send):
             _check_content(command)
     except _UNREADABLE as error:
         raise _explain(error, _find_mark(payload), hint) from None
     return command
+
+
+def _check_address(command: Addressed) -> None:
+    """There is exactly one address, and only a topic retains."""
+    try:
+        address = command.address()
+    except Refused as refused:
+        refused.id = command.id
+        raise
+    if isinstance(command, Send) and command.retain and address.kind != "topic":
+        raise Refused(Code.BAD_REQUEST, "only a topic can `retain` a message", id=command.id)
 
 
 def _check_content(command: Send) -> None:
