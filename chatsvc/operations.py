@@ -21,6 +21,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from twisted.internet.defer import Deferred
 
 from chatsvc import __version__
+from chatsvc.connection import Connection
 from chatsvc.messages import commands
 from chatsvc.messages.commands import MAX_PAGE
 from chatsvc.messages.decoding import content_digest
@@ -45,7 +46,7 @@ from chatsvc.messages.events import (
 from chatsvc.messages.manual import describe
 from chatsvc.state import ChatState
 from chatsvc.store import Append, Member, Receipt, Slice, Standing
-from chatsvc.stream import Connection, Stream
+from chatsvc.stream import Stream
 
 __all__ = ["MAX_SUBSCRIPTIONS", "OPERATIONS", "Actor", "Operation"]
 

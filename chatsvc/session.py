@@ -27,6 +27,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from chatsvc.connection import Connection
 from chatsvc.messages.commands import Command, Hello, Subscribe
 from chatsvc.messages.decoding import decode
 from chatsvc.messages.errors import CloseCode, Code, Refused
@@ -41,7 +42,7 @@ from chatsvc.operations import OPERATIONS, Actor
 from chatsvc.pipeline import Pipeline
 from chatsvc.state import ChatState
 from chatsvc.store import Start
-from chatsvc.stream import Connection, Stream
+from chatsvc.stream import Stream
 
 __all__ = ["Session"]
 

@@ -25,21 +25,22 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Iterator
-from typing import Protocol
+from functools import partial
 
 from msgspec import Struct
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from chatsvc.connection import Connection
 from chatsvc.messages.entries import Entry, Shape, render, shape_for
 from chatsvc.messages.errors import CloseCode, Code, Refused
 from chatsvc.messages.events import CaughtUp, Event, Gap, Lagging, encode
-from chatsvc.proof import Proof
+from chatsvc.proof import Position, Proof
 from chatsvc.state import ChatState, Delivery
 from chatsvc.store import Interest, Page, Start
 
-__all__ = ["Connection", "Stream"]
+__all__ = ["Stream"]
 
 PAGE = 200
 """Entries read from the store at once."""
@@ -48,30 +49,6 @@ IDLE_PING = 25.0
 PONG_TIMEOUT = 10.0
 FEED_TIMEOUT = 60.0
 """Seconds without progress after which a stream that is fed from the store is given up."""
-
-
-class Connection(Protocol):
-    """A client's connection, as streams and sessions see it."""
-
-    @property
-    def congested(self) -> bool:
-        """Whether the client does not read as fast as it is written to."""
-
-    @property
-    def blocked(self) -> bool:
-        """Whether so many replies are unread that there should be no more."""
-
-    def send(self, payload: bytes) -> None:
-        """Send a text frame; after the connection is closed this does nothing."""
-
-    def ping(self, payload: bytes) -> None:
-        """Send a ping frame."""
-
-    def close(self, code: CloseCode, reason: str) -> None:
-        """Say why and close; what was sent before still goes out."""
-
-    def hold(self, held: bool) -> None:  # noqa: FBT001 - it is passed on as a callable
-        """Stop reading commands, or go on."""
 
 
 class Phase(enum.Enum):
@@ -131,9 +108,7 @@ class Stream:
         self._replays: deque[Replay] = deque()
         self._reading = False
         self._owes_caught_up = False
-        self._provisional = provisional
-        self._proven = 0
-        self._acked: int | None = None
+        self._position = Position(partial(state.proven, user, device), provisional=provisional)
         self._next_page: IDelayedCall | None = None
         now = self._clock.seconds()
         self._proof = Proof(numbers)
@@ -158,7 +133,7 @@ class Stream:
 
     def stop(self) -> None:
         """Show nothing more, and be told of nothing."""
-        self.confirm(own=True)
+        self._position.confirm(own=True)
         self._phase = Phase.STOPPED
         if self._next_page is not None:
             self._next_page.cancel()
@@ -356,8 +331,7 @@ class Stream:
         """
         if seq > self.cursor:
             raise Refused(Code.BAD_REQUEST, f"nothing above {self.cursor} was written to you")
-        self._acked = max(seq, self._acked or 0)
-        self._prove(self._acked)
+        self._position.acknowledge(seq)
 
     def pong(self, payload: bytes) -> None:
         """An echo came back."""
@@ -365,23 +339,14 @@ class Stream:
         if seq is None or self._phase is Phase.STOPPED:
             return
         self._progress = self._clock.seconds()
-        # Proving again what was acknowledged says that the device is still in use.
-        self._prove(seq if self._acked is None else self._acked)
+        self._position.echoed(seq)
         self._feed()
 
-    def _prove(self, seq: int) -> None:
-        self._proven = max(self._proven, seq)
-        if not self._provisional:
-            self._state.proven(self.user, self.device, seq)
-
     def confirm(self, *, own: bool) -> None:
-        """The name is no longer provisional: what was proven counts, if it is the ``own`` one."""
-        if self._provisional:
-            self._provisional = False
-            if own and self._proven:
-                self._state.proven(self.user, self.device, self._proven)
-            elif not own:
-                self._phase = Phase.STOPPED
+        """The name is no longer provisional; under one that is not ``own``, this is the end."""
+        self._position.confirm(own=own)
+        if not own:
+            self._phase = Phase.STOPPED
 
     def _note_head(self) -> None:
         """A live stream has been shown all that was announced, whoever it was for."""

@@ -2,8 +2,8 @@
 
 :class:`ChatFactory` holds the shared :class:`~chatsvc.state.ChatState` and the options of all
 connections; each :class:`ChatProtocol` turns frames into calls of its
-:class:`~chatsvc.session.Session` and is the :class:`~chatsvc.stream.Connection` that the session
-writes to.
+:class:`~chatsvc.session.Session`, and is the :class:`~chatsvc.connection.Connection` that the
+session writes to.
 
 What is decided here, and nowhere else:
 
@@ -17,6 +17,7 @@ What is decided here, and nowhere else:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Any, Final
 
@@ -24,7 +25,7 @@ from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerPr
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from msgspec import Struct
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.internet.task import LoopingCall
 from twisted.internet.tcp import Connection
@@ -33,6 +34,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chatsvc import __version__
+from chatsvc.draining import Draining
 from chatsvc.framing import text_frame
 from chatsvc.messages.commands import is_name
 from chatsvc.messages.errors import CloseCode
@@ -50,10 +52,6 @@ CLOSE_TIMEOUT: Final = 5.0
 """Seconds for a closing handshake, and for the replies before the answer to a peer's Close."""
 STUCK_TIMEOUT: Final = 60.0
 """Seconds that a connection may stay congested without any progress."""
-FINISH_TIMEOUT: Final = 2.0
-"""Seconds that a stop waits for the commands under way."""
-STOP_TIMEOUT: Final = 3.0
-"""Seconds that it waits for clients to go."""
 UPGRADE_REQUIRED: Final = 426
 SEND_BUFFER: Final = 64 * 1024
 """Bytes asked of the kernel for what a client has not read. By default it takes some 4 MB, and a
@@ -107,10 +105,8 @@ class ChatProtocol(WebSocketServerProtocol):
             self.transport.getHandle().setsockopt(SOL_SOCKET, SO_SNDBUF, SEND_BUFFER)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.factory.connections.pop(self, None)
         super().connectionLost(reason)
-        self.factory.report_finished(self)
-        self.factory.report_gone()
+        self.factory.lost(self)
 
     def dataReceived(self, data: bytes) -> None:
         super().dataReceived(data)
@@ -209,12 +205,20 @@ class ChatProtocol(WebSocketServerProtocol):
             self.send(encode(Closing(reason=reason)))
         super()._fail_connection(code, reason)
 
-    def finish(self) -> None:
-        """Take no more commands, and report when those taken are done."""
-        if self._held_close is not None:
-            return  # it is on its way out, and reports when it is gone
-        if self.session is not None:
-            self.session.finish(lambda: self.factory.report_finished(self))
+    def finish(self, then: Callable[[], None]) -> None:
+        """Take no more commands, and call ``then`` when those taken are done.
+
+        One whose Close is still to be answered finishes by being lost, and one that has not shaken
+        hands is dropped.
+        """
+        if self.session is None:
+            self.abort()
+        elif self._held_close is None:
+            self.session.finish(then)
+
+    def farewell(self) -> None:
+        """Tell the client that the server is stopping, and close."""
+        self.close(CloseCode.GOING_AWAY, "the server is stopping", RETRY_AFTER_STOP)
 
     def _answer_close(self) -> None:
         if self._held_close is not None and self.state == self.STATE_OPEN:
@@ -334,9 +338,7 @@ class ChatFactory(WebSocketServerFactory):
         self.clock = clock
         self.connections: dict[ChatProtocol, None] = {}
         self.serving = False
-        self._gone: Deferred[None] | None = None
-        self._busy: set[ChatProtocol] = set()
-        self._dropping: IDelayedCall | None = None
+        self._draining: Draining | None = None
         self._framed: tuple[bytes, bytes] = (b"", text_frame(b""))
         self._sweeping = LoopingCall(self.sweep)
         self._sweeping.clock = clock
@@ -378,51 +380,18 @@ class ChatFactory(WebSocketServerFactory):
                 log.failure("sweeping a connection")
 
     def drain(self) -> Deferred[None]:
-        """Close all connections with 1001, and fire when they are gone.
-
-        First the commands of all clients are finished, so that what they sent to each other is
-        shown; then all are told. What is left :data:`STOP_TIMEOUT` seconds later is dropped.
-        """
+        """Let nobody in, and everybody go; see :mod:`chatsvc.draining`."""
         self.serving = False
-        gone = self._gone = Deferred()
-        self._busy = {connection for connection in self.connections if connection.session}
-        for connection in set(self.connections) - self._busy:
-            connection.abort()
-        timeout = self.clock.callLater(FINISH_TIMEOUT, self._say_goodbye)
-        for connection in list(self._busy):
-            connection.finish()
+        self._draining = Draining(self.connections, self.clock)
+        gone = self._draining.begin()
+        return gone.addCallback(lambda _: self._stop_sweeping())
 
-        def finished(_: None) -> None:
-            if timeout.active():
-                timeout.cancel()
-            if self._dropping is not None and self._dropping.active():
-                self._dropping.cancel()
-            if self._sweeping.running:
-                self._sweeping.stop()
+    def _stop_sweeping(self) -> None:
+        if self._sweeping.running:
+            self._sweeping.stop()
 
-        gone.addCallback(finished)
-        self.report_finished(None)
-        self.report_gone()
-        return gone
-
-    def report_finished(self, connection: ChatProtocol | None) -> None:
-        """A connection has done its commands, or is gone; when all have, all are told to go."""
-        self._busy.discard(connection)
-        if self._gone is not None and not self._busy:
-            self._say_goodbye()
-
-    def _say_goodbye(self) -> None:
-        if self._dropping is None:
-            self._dropping = self.clock.callLater(STOP_TIMEOUT, self._abort_all)
-            for connection in list(self.connections):
-                connection.close(CloseCode.GOING_AWAY, "the server is stopping", RETRY_AFTER_STOP)
-
-    def report_gone(self) -> None:
-        """Whoever waits for all connections to be gone is told if they are."""
-        if self._gone is not None and not self.connections:
-            gone, self._gone = self._gone, None
-            gone.callback(None)
-
-    def _abort_all(self) -> None:
-        for connection in list(self.connections):
-            connection.abort()
+    def lost(self, connection: ChatProtocol) -> None:
+        """A connection is gone."""
+        self.connections.pop(connection, None)
+        if self._draining is not None:
+            self._draining.lost(connection)

@@ -14,7 +14,7 @@ from hypothesis.stateful import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
-from chatsvc.proof import WINDOW, Proof
+from chatsvc.proof import WINDOW, Position, Proof
 
 
 class PingsAndPongs(SynchronousTestCase):
@@ -162,3 +162,33 @@ class AnyExchange(SynchronousTestCase):
                 database=None, deadline=None, max_examples=60, stateful_step_count=30
             ),
         )
+
+
+class WhereAUserIs(SynchronousTestCase):
+    """`Position`: what counts, and when."""
+
+    def setUp(self) -> None:
+        """Nothing has counted."""
+        self.reached: list[int] = []
+
+    def test_pongs_count_until_the_client_says_itself(self) -> None:
+        """Then only its word does, and a pong says it again."""
+        position = Position(self.reached.append, provisional=False)
+        position.echoed(3)
+        position.acknowledge(2)
+        position.echoed(9)
+        position.acknowledge(1)
+        self.assertEqual(self.reached, [3, 2, 2, 2])
+
+    def test_under_a_provisional_name_nothing_counts_before_it_is_confirmed(self) -> None:
+        """And nothing at all if it was not the own one."""
+        for own, expected in ((True, [4, 6]), (False, [6])):
+            self.reached.clear()
+            position = Position(self.reached.append, provisional=True)
+            position.echoed(4)
+            position.echoed(3)
+            self.assertEqual(self.reached, [])
+            position.confirm(own=own)
+            position.confirm(own=True)
+            position.echoed(6)
+            self.assertEqual(self.reached, expected)

@@ -60,7 +60,7 @@ class StoreCase(_Case):
 
     def make_store(self, clock: Clock, *, retention: float, quota: int) -> Store:
         """A new and empty store, not started."""
-        raise NotImplementedError
+        raise TypeError("a store's own test case says how to make it")
 
     def result(self, deferred: Deferred[T]) -> T:
         """What ``deferred`` fires with; what it fails with is raised."""
