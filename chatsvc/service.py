@@ -79,10 +79,12 @@ class ChatService(Service):
     def startService(self) -> None:
         """Start what is behind the ports, then let clients in."""
         super().startService()
-        self._not_ready: str | None = None
-        self.factory.state.start().addCallbacks(self._started, self._not_started)
-        if self._not_ready is not None:
-            raise CannotStart(f"chatsvc: {self._not_ready}")
+        failures: list[str] = []
+        self.factory.state.start().addCallbacks(
+            self._started, self._not_started, errbackArgs=(failures,)
+        )
+        if failures:
+            raise CannotStart(f"chatsvc: {failures[0]}")
 
     def _started(self, _: None) -> None:
         if not self.running:
@@ -95,9 +97,9 @@ class ChatService(Service):
             self.log.info("try: websocat {where}", where=url_of(self.ports[0]))
             self.log.info("and type: {frame}", frame='{"to":"client-b","msg":"Hello!"}')
 
-    def _not_started(self, failure: Failure) -> None:
-        self._not_ready = f"the store cannot be started: {failure.getErrorMessage()}"
-        self.log.critical("{reason}", reason=self._not_ready)
+    def _not_started(self, failure: Failure, failures: list[str]) -> None:
+        failures.append(f"the store cannot be started: {failure.getErrorMessage()}")
+        self.log.critical("{reason}", reason=failures[0])
 
     def stopService(self) -> Deferred[None]:
         """Stop listening, let clients finish and go, then stop the store."""

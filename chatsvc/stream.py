@@ -157,13 +157,11 @@ class Stream:
             return
         if self._phase is Phase.LIVE:
             if not self._connection.congested:
+                self.cursor = entry.seq
                 shape = self._shape(entry)
                 if shape is not None and (payload := delivery.payload(shape)) is not None:
                     self._write(payload)
-                    self.cursor = entry.seq
                     self._ping_if_due()
-                else:
-                    self.cursor = entry.seq
                 return
             self.cursor = entry.seq - 1  # all before was shown, or was not for this connection
             self._tell(Lagging(seq=self.cursor))

@@ -307,7 +307,6 @@ class ChatProtocol(WebSocketServerProtocol):
 
     def abort(self) -> None:
         """Drop the connection now, whatever is unsent."""
-        self.wasNotCleanReason = "took too long"
         if self.state == self.STATE_CLOSED:
             self.transport.abortConnection()
         else:

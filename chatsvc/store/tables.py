@@ -25,7 +25,7 @@ class Interval:
 def _forget(past: list[Interval], floor: int) -> None:
     """Forget stretches, in the order of their ends, that ended up to ``floor``."""
     count = 0
-    while count < len(past) and past[count].until is not None and (past[count].until or 0) <= floor:
+    while count < len(past) and 0 < (past[count].until or 0) <= floor:
         count += 1
     del past[:count]
 
@@ -119,7 +119,7 @@ class User:
 
     def current_groups(self) -> list[str]:
         """The groups the user is a member of now."""
-        return [name for name, spans in self.groups.items() if spans and spans[-1].until is None]
+        return [name for name, spans in self.groups.items() if spans[-1].until is None]
 
     def end_filter(self, topic_filter: str, until: int, floor: int) -> None:
         """End a durable subscription at ``until``, and forget those that ended up to ``floor``."""
