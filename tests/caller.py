@@ -7,13 +7,16 @@ import json
 import socket
 from pathlib import Path
 from typing import Any, Self
+from unittest import TestCase
 from urllib.parse import urlsplit
 
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin, Subprotocol
 
-__all__ = ["TIMEOUT", "Caller", "dial"]
+from tests.server import Server
+
+__all__ = ["TIMEOUT", "Caller", "ServerCase", "dial"]
 
 TIMEOUT = 5.0
 """Seconds that an answer may take on a busy machine."""
@@ -152,3 +155,20 @@ class Caller:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self.websocket.close()
+
+
+class ServerCase(TestCase):
+    """A test of the real server."""
+
+    def setUp(self) -> None:
+        """Start a server."""
+        self.server = self.enterContext(Server())
+
+    def tearDown(self) -> None:
+        """Whatever happened, the server has nothing to be ashamed of."""
+        self.assertNotIn("Traceback", self.server.log)
+        self.assertNotIn("Unhandled", self.server.log)
+
+    def call(self, user: str | None = None, *, program: bool = False) -> Caller:
+        """A connection that is closed at the end."""
+        return self.enterContext(Caller(self.server.url, user, program=program))

@@ -114,6 +114,14 @@ class LateStore:
             tell()
 
 
+def make_late_house() -> tuple[LateStore, House]:
+    """A house over a store that answers late when a test says so; at first it answers at once."""
+    clock = make_clock()
+    store = LateStore(make_store(clock))
+    store.late = False
+    return store, House(store, clock)
+
+
 class FakeConnection:
     """A client's connection that keeps what it was sent, as decoded frames.
 

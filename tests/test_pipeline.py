@@ -284,9 +284,9 @@ class AnyCommands(SynchronousTestCase):
         if started < len(said):
             self.assertTrue(alone or (under_way and not said[started].overlaps))
         here = len(said) - started + len(under_way)
-        for now in bench.reading:
-            self.assertIs(now, not held)
-            held = now
+        for is_held in bench.reading:
+            self.assertIs(is_held, not held)
+            held = is_held
         if here >= MANY or here <= FEW:
             self.assertIs(held, here >= MANY)
 

@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
-from unittest import TestCase
 
-from tests.caller import Caller
-from tests.server import Server
+from tests.caller import Caller, ServerCase
 
 LINE = '{"from":"client-a","to":"client-b","msg":"Hello from A!"}'
 
 
-class _WithServer(TestCase):
-    def setUp(self) -> None:
-        """Start a server."""
-        self.server = self.enterContext(Server())
-
-    def tearDown(self) -> None:
-        """Whatever happened, the server has nothing to be ashamed of."""
-        self.assertNotIn("Traceback", self.server.log)
-        self.assertNotIn("Unhandled", self.server.log)
-
-    def call(self, user: str | None = None, *, program: bool = False) -> Caller:
-        """A connection that is closed at the end."""
-        return self.enterContext(Caller(self.server.url, user, program=program))
-
+class _WithServer(ServerCase):
     def session(self, user: str, **hello: Any) -> Caller:
         """A session that has caught up without having missed anything."""
         caller = self.call(program=True)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import signal
 import time
 from contextlib import closing
-from unittest import TestCase
 
 from websockets.frames import Frame, Opcode
 
-from tests.caller import Caller, dial
+from tests.caller import Caller, ServerCase, dial
 from tests.server import Server, until
 
 STOPPED = -signal.SIGTERM
@@ -19,22 +18,7 @@ that whoever sent it sees that it was heeded. A failure is 1."""
 CLOSING = {"event": "closing", "reason": "the server is stopping", "retry_in_ms": 1000}
 
 
-class _WithServer(TestCase):
-    def setUp(self) -> None:
-        """Start a server."""
-        self.server = self.enterContext(Server())
-
-    def tearDown(self) -> None:
-        """It went without complaint."""
-        self.assertNotIn("Traceback", self.server.log)
-        self.assertNotIn("Unhandled", self.server.log)
-
-    def call(self, user: str | None = None, *, program: bool = False) -> Caller:
-        """A connection that is closed at the end."""
-        return self.enterContext(Caller(self.server.url, user, program=program))
-
-
-class Stopping(_WithServer):
+class Stopping(ServerCase):
     """Everybody is told, what was taken is finished, and nothing lingers."""
 
     def test_every_client_is_told_and_then_closed_with_1001(self) -> None:

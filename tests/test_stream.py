@@ -7,7 +7,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from chatsvc.messages.errors import CloseCode
-from tests.fakes import FakeConnection, House, LateStore, make_clock, make_store
+from tests.fakes import FakeConnection, House, make_clock, make_late_house, make_store
 
 
 def words(frames: list[dict[str, Any]]) -> list[str]:
@@ -20,10 +20,7 @@ class TheSeam(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Open a house whose store answers late, with a session of alice."""
-        clock = make_clock()
-        self.store = LateStore(make_store(clock))
-        self.store.late = False
-        self.house = House(self.store, clock)
+        self.store, self.house = make_late_house()
         self.alice = self.house.session("alice")
 
     def test_what_is_announced_while_the_store_is_read_is_shown_once(self) -> None:

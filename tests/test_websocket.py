@@ -7,17 +7,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from websockets.frames import Opcode
 
 from chatsvc.websocket import ChatFactory
-from tests.fakes import House, LateStore, make_clock, make_store
+from tests.fakes import make_late_house
 from tests.peer import OPTIONS, Peer, make_factory
 
 
 class _WithFactory(SynchronousTestCase):
     def setUp(self) -> None:
         """Open a house with a factory; its store answers late when a test says so."""
-        clock = make_clock()
-        self.store = LateStore(make_store(clock))
-        self.store.late = False
-        self.house = House(self.store, clock)
+        self.store, self.house = make_late_house()
         self.factory = make_factory(self.house)
 
     def plain(self, user: str) -> Peer:
