@@ -107,6 +107,7 @@ class Stream:
         self._offered = 0
         self._replays: deque[Replay] = deque()
         self._reading = False
+        self._outdated = False
         self._owes_caught_up = False
         self._position = Position(partial(state.proven, user, device), provisional=provisional)
         self._next_page: IDelayedCall | None = None
@@ -196,6 +197,7 @@ class Stream:
                 self._ping()
             return
         self._reading = True
+        self._outdated = False
         if self._replays:
             replay = self._replays[0]
             read = self._state.store.matches(
@@ -215,6 +217,9 @@ class Stream:
     def _show_page(self, page: Page) -> None:
         self._reading = False
         if self._phase is not Phase.FEEDING:
+            return
+        if self._outdated:
+            self._feed_on()
             return
         if page.loss is not None and page.loss.until > self.cursor:
             after = max(page.loss.after, self.cursor)
@@ -296,12 +301,14 @@ class Stream:
         """Hear what matches, above ``after`` or from now on; returns the ``seq`` it holds above.
 
         From now on is above the cursor where that is ahead of the announcements: what has been
-        read over is not shown any more.
+        read over is not shown any more. A page that is being read was not asked for this filter,
+        and may be ahead of the announcements as well: it is read again.
         """
         if after is None:
             after = max(self._state.head, self.cursor)
         if topic_filter not in self.filters:
             self.filters[topic_filter] = after
+            self._outdated = self._reading
             self._state.topics.add(topic_filter, self)
         return after
 

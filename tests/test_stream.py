@@ -52,6 +52,24 @@ class TheSeam(SynchronousTestCase):
         self.store.release()
         self.assertEqual(words(bob.take()), ["x"])
 
+    def test_a_subscription_made_while_a_page_is_read_is_heard(self) -> None:
+        """Also of what that page reads over, because it is committed and not announced yet."""
+        self.store.late = True
+        self.alice.say({"topic": "t/a", "msg": "x"})
+        bob = self.house.session("bob")
+        while not bob.frames:
+            self.store.release_reads()
+        bob.say({"op": "subscribe", "topic": "t/a", "id": 1})  # the first page is on its way
+        self.store.release_reads()
+        self.house.clock.advance(0)
+        self.store.late = False
+        self.store.release()
+        self.house.clock.advance(0)
+        frames = bob.take()
+        (ok,) = [frame for frame in frames if frame.get("event") == "ok"]
+        self.assertEqual(ok["seq"], 0)
+        self.assertIn("x", words(frames))
+
     def test_memberships_announced_while_arriving_count(self) -> None:
         """A group joined on another connection meanwhile is heard, one left is not."""
         self.alice.say({"op": "join", "group": "devs"})
