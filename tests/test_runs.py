@@ -1,11 +1,10 @@
-"""Runs of entries, and the talk of a conversation."""
+"""Runs of entries."""
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
 
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -17,16 +16,16 @@ from hypothesis.stateful import (
 from twisted.trial.unittest import SynchronousTestCase
 
 from chatsvc.messages.entries import Address, Entry
-from chatsvc.store.runs import Run, Talk
+from chatsvc.store.runs import Run
 from tests.store_suite.driver import seqs
 
 SETTINGS = settings(deadline=None, database=None, max_examples=100)
 BY_STATES = settings(deadline=None, database=None, max_examples=60, stateful_step_count=40)
 
 
-def entry_at(seq: int, kind: Literal["message", "joined"] = "message") -> Entry:
+def entry_at(seq: int) -> Entry:
     """An entry of a group."""
-    return Entry(seq=seq, ts=0, kind=kind, sender="alice", address=Address("group", "devs"))
+    return Entry(seq=seq, ts=0, kind="message", sender="alice", address=Address("group", "devs"))
 
 
 def run_of(*places: int, dropped: int = 0) -> Run:
@@ -71,6 +70,7 @@ class _RunMachine(RuleBasedStateMachine):
         expected = [seq for seq in self.kept if low < seq <= high]
         assert seqs(self.run_.up(low, high)) == expected
         assert seqs(self.run_.down(low, high)) == expected[::-1]
+        assert self.run_.count(low, high) == len(expected)
 
     @rule(place=st.floats(0, 1))
     def look(self, place: float) -> None:
@@ -78,7 +78,7 @@ class _RunMachine(RuleBasedStateMachine):
         seq = int(place * (self.last + 2))
         found = self.run_.find(seq)
         assert (found.seq if found is not None else None) == (seq if seq in self.kept else None)
-        assert self.run_.count_above(seq) == sum(1 for kept in self.kept if kept > seq)
+        assert self.run_.count(seq, self.last) == sum(1 for kept in self.kept if kept > seq)
 
     @invariant()
     def it_is_as_long_as_what_is_in_it(self) -> None:
@@ -97,7 +97,7 @@ class ARun(SynchronousTestCase):
     def test_an_empty_one_has_nothing(self) -> None:
         """Neither before the first nor after the last."""
         for run in (Run(), run_of(1, 2, 3, dropped=3)):
-            self.assertEqual((len(run), run.count_above(0), run.find(1)), (0, 0, None))
+            self.assertEqual((len(run), run.count(0, 9), run.find(1)), (0, 0, None))
             self.assertEqual((list(run.up(0, 9)), list(run.down(0, 9))), ([], []))
 
     def test_bounds_are_after_and_up_to(self) -> None:
@@ -123,26 +123,3 @@ class ARun(SynchronousTestCase):
         moved = sum(1 for before, after in pairwise(lengths) if after < before)
         self.assertIn(moved, range(1, 13))
         self.assertEqual(lengths[-1], 0)
-
-
-class ATalk(SynchronousTestCase):
-    """`Talk`."""
-
-    @SETTINGS
-    @given(st.lists(st.booleans(), max_size=20), st.integers(0, 20))
-    def test_messages_are_those_of_its_entries(self, kinds: list[bool], drops: int) -> None:
-        """Both runs hold the same messages, also as the oldest are dropped."""
-        talk = Talk()
-        entries = [
-            entry_at(seq, "message" if is_message else "joined")
-            for seq, is_message in enumerate(kinds, 1)
-        ]
-        for entry in entries:
-            talk.append(entry)
-        for entry in entries[:drops]:
-            talk.drop_first(entry)
-        left = entries[drops:]
-        self.assertEqual(list(talk.entries.up(0, 99)), left)
-        self.assertEqual(
-            list(talk.messages.up(0, 99)), [entry for entry in left if entry.kind == "message"]
-        )

@@ -79,30 +79,30 @@ class AUser(SynchronousTestCase):
         """Not seen, at position 0, in no group."""
         user = self.user
         self.assertEqual((user.name, user.created, user.seen, user.position), ("bob", 7, False, 0))
-        self.assertEqual((user.current_groups(), self.filters(0)), ([], []))
+        self.assertEqual((list(user.roles), self.filters(0)), ([], []))
 
     def test_groups_are_heard_in_stretches(self) -> None:
         """Each from entering to leaving; the current ones are open."""
         user = self.user
-        user.enter_group("devs", 10, 0)
-        user.enter_group("ops", 11, 0)
+        user.enter_group("devs", "member", 10, 0)
+        user.enter_group("ops", "member", 11, 0)
         self.assertIsNone(user.left_group("devs"))
         user.leave_group("devs", 20)
-        self.assertEqual((user.current_groups(), user.left_group("devs")), (["ops"], 20))
-        user.enter_group("devs", 30, 0)
+        self.assertEqual((list(user.roles), user.left_group("devs")), (["ops"], 20))
+        user.enter_group("devs", "member", 30, 0)
         self.assertEqual(self.spans("devs"), [(10, 20), (30, None)])
-        self.assertEqual(sorted(user.current_groups()), ["devs", "ops"])
+        self.assertEqual(sorted(user.roles), ["devs", "ops"])
         self.assertIsNone(user.left_group("unknown"))
 
     def test_stretches_that_are_expired_are_forgotten(self) -> None:
         """On entering again, those that ended up to the last expired entry."""
         for after in (10, 30, 50):
-            self.user.enter_group("devs", after, 0)
+            self.user.enter_group("devs", "member", after, 0)
             self.user.leave_group("devs", after + 10)
-        self.user.enter_group("devs", 70, 39)
+        self.user.enter_group("devs", "member", 70, 39)
         self.assertEqual(self.spans("devs"), [(30, 40), (50, 60), (70, None)])
         self.user.leave_group("devs", 80)
-        self.user.enter_group("devs", 90, 40)
+        self.user.enter_group("devs", "member", 90, 40)
         self.assertEqual(self.spans("devs"), [(50, 60), (70, 80), (90, None)])
 
     def test_filters_are_heard_from_beginning_to_end(self) -> None:
@@ -129,10 +129,10 @@ class AUser(SynchronousTestCase):
         """A stretch that begins where the last ended goes on with it; an empty one is nothing."""
         user = User("bob", 0)
         for seq in range(0, 100, 2):
-            user.enter_group("devs", seq, 0)
+            user.enter_group("devs", "member", seq, 0)
             user.leave_group("devs", seq + 2)
         self.assertEqual([(span.after, span.until) for span in user.groups["devs"]], [(0, 100)])
-        user.enter_group("devs", 105, 0)
+        user.enter_group("devs", "member", 105, 0)
         self.assertEqual(len(user.groups["devs"]), 2)
         for _ in range(100):
             user.filters["a"] = Interval("a", 7)

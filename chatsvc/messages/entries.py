@@ -32,12 +32,13 @@ def conversation(user: str, address: Address) -> Conversation:
     return (address.kind, address.name)
 
 
-class Entry(Struct, frozen=True):
+class Entry(Struct, frozen=True, omit_defaults=True):
     """One entry of the log.
 
     ``seq`` is its position (an integer from 1); ``ts`` the server's clock in milliseconds since
     1970, for display; ``sender`` who acted; ``origin`` the connection that did, which is not told
-    of it. ``audience`` names who hears it where that is fewer than the conversation.
+    of it. ``audience`` names who hears it where that is fewer than the conversation. A store may
+    keep it as the JSON that msgspec makes of it.
     """
 
     seq: int
@@ -53,6 +54,11 @@ class Entry(Struct, frozen=True):
     user: str | None = None
     role: str | None = None
     audience: frozenset[str] | None = None
+
+    @property
+    def clears_retained(self) -> bool:
+        """Whether it is empty, and so clears a topic's retained message (MQTT 5.0, 3.3.1.3)."""
+        return self.msg == "" and self.data is None
 
 
 class Shape(enum.Enum):

@@ -3,11 +3,6 @@
 Nothing outlives the process; each start is a new log with a new ``epoch``. Every Deferred has fired
 when it is returned.
 
-The log stands in *runs*: one of all entries, one a conversation, one a user for direct messages,
-one of everything sent to topics. An entry is in at most five of them, in the order of the log, so
-what is oldest is first everywhere and expiry takes it off the front of each. What a user hears is
-never copied: it is read from the runs, within the user's intervals (see :mod:`chatsvc.store`).
-
 Two bounds hold what is kept: the retention (by age), and ``max_bytes`` (by size). Beyond either the
 oldest entries go, and readers who had not got there are told by a ``gap``. Keys are kept for as
 long as the process runs.
@@ -15,14 +10,13 @@ long as the process runs.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
 
-from chatsvc.messages.entries import Address, Conversation, Entry, conversation
+from chatsvc.messages.entries import Address, Entry
 from chatsvc.messages.errors import Code, Refused
 from chatsvc.store import (
     Announce,
@@ -36,10 +30,10 @@ from chatsvc.store import (
     Standing,
     Start,
 )
+from chatsvc.store.memory_log import MemoryLog, cost
 from chatsvc.store.reading import Reading
 from chatsvc.store.rules import Rules
-from chatsvc.store.runs import Run, Talk
-from chatsvc.topics import NameTree
+from chatsvc.store.tables import Tables
 
 __all__ = ["MemoryStore"]
 
@@ -68,17 +62,10 @@ class MemoryStore:
         self._clock = clock
         self._retention = retention
         self._max_bytes = max_bytes
-        self._bytes = 0
-        self._retained_bytes = 0
-        self._log: deque[Entry] = deque()
-        self._conversations: dict[Conversation, Talk] = {}
-        self.topics = Run()
-        self._retained: dict[str, Entry] = {}
-        self._retained_names: NameTree[str] = NameTree()
-        self._direct: dict[str, Run] = {}
-        self._received: dict[str, Run] = {}
-        self._rules = Rules(self, clock, retention=retention, quota=quota)
-        self._reading = Reading(self, self._rules, quota)
+        self._log = MemoryLog()
+        tables = Tables()
+        self._rules = Rules(self._log, tables, clock, retention=retention, quota=quota)
+        self._reading = Reading(self._log, tables, quota)
         self._keys: dict[tuple[str, str], tuple[bytes, Receipt]] = {}
         self._expiry = LoopingCall(self.expire)
         self._expiry.clock = clock
@@ -106,37 +93,17 @@ class MemoryStore:
         self._expiring = None
         before = int((self._clock.seconds() - self._retention) * 1000)
         for _ in range(EXPIRE_AT_ONCE):
-            if not self._log or self._log[0].ts >= before:
+            oldest = self._log.oldest
+            if oldest is None or oldest.ts >= before:
                 return
             self._expire_first()
         self._expiring = self._clock.callLater(0, self.expire)  # more, in the next turn
 
     def _expire_first(self) -> None:
-        entry = self._log.popleft()
+        entry = self._log.remove_oldest()
         self._rules.floor = entry.seq
-        self._bytes -= _cost(entry)
-        key = conversation(entry.sender, entry.address)
-        talk = self._conversations[key]
-        talk.drop_first(entry)
-        if not talk.entries:
-            del self._conversations[key]
-        if entry.address.kind == "topic":
-            self.topics.drop_first()
-        for runs, user in self._direct_runs(entry):
-            runs[user].drop_first()
-            if not runs[user]:
-                del runs[user]
         if entry.address.kind == "to":
             self._rules.forget_waiting(entry.sender, entry.address.name)
-
-    def _direct_runs(self, entry: Entry) -> list[tuple[dict[str, Run], str]]:
-        """The users' runs that a direct message stands in."""
-        if entry.address.kind != "to":
-            return []
-        sender, receiver = entry.sender, entry.address.name
-        if sender == receiver:
-            return [(self._direct, sender)]
-        return [(self._direct, sender), (self._direct, receiver), (self._received, receiver)]
 
     # --- appending ---
 
@@ -156,61 +123,29 @@ class MemoryStore:
         if binding is not None and entries:
             self._keys[binding] = (append.digest, receipt)
         for entry in entries:
-            self._store(entry)
-        while self._log and self._bytes + self._retained_bytes > self._max_bytes:
+            self._rules.last = entry.seq
+            self._log.append(entry)
+        while self._log.oldest and self._log.bytes + self._log.retained_bytes > self._max_bytes:
             self._expire_first()
         for entry in entries:
             self.head = entry.seq
             self._announce(entry)
         return receipt
 
-    def _store(self, entry: Entry) -> None:
-        self._rules.last = entry.seq
-        self._log.append(entry)
-        self._bytes += _cost(entry)
-        key = conversation(entry.sender, entry.address)
-        self._conversations.setdefault(key, Talk()).append(entry)
-        if entry.address.kind == "topic":
-            self.topics.append(entry)
-        for runs, user in self._direct_runs(entry):
-            runs.setdefault(user, Run()).append(entry)
-
-    def has_message(self, talk: Conversation, seq: int) -> bool:
-        found = self._conversations.get(talk)
-        return found is not None and found.messages.find(seq) is not None
-
-    def count_received(self, user: str, above: int) -> int:
-        run = self._received.get(user)
-        return 0 if run is None else run.count_above(above)
-
     def _retain(self, entry: Entry) -> None:
         """Keep as the topic's retained message; an empty one clears it (MQTT 5.0, 3.3.1.3)."""
-        topic = entry.address.name
-        old = self._retained.get(topic)
-        freed = 0 if old is None else _cost(old)
-        clears = entry.msg == "" and entry.data is None
-        added = 0 if clears else _cost(entry)
-        full = len(self._retained) >= MAX_RETAINED and old is None and not clears
-        if full or self._retained_bytes - freed + added > self._max_bytes // 2:
+        log, topic = self._log, entry.address.name
+        if entry.clears_retained:
+            log.retain(topic, None)
+            return
+        old = log.retained_of(topic)
+        freed = 0 if old is None else cost(old)
+        full = log.retained_count >= MAX_RETAINED and old is None
+        if full or log.retained_bytes - freed + cost(entry) > self._max_bytes // 2:
             raise Refused(Code.QUOTA_EXCEEDED, "there is no room for another retained message")
-        self._retained_bytes += added - freed
-        if clears:
-            self._retained.pop(topic, None)
-            self._retained_names.discard(topic, topic)
-        else:
-            self._retained[topic] = entry
-            self._retained_names.add(topic, topic)
+        log.retain(topic, entry)
 
     # --- reading ---
-
-    def talk(self, talk: Conversation) -> Talk | None:
-        return self._conversations.get(talk)
-
-    def direct(self, user: str) -> Run | None:
-        return self._direct.get(user)
-
-    def retained(self, topic_filter: str) -> Iterator[Entry]:
-        return (self._retained[topic] for topic in self._retained_names.select(topic_filter))
 
     def admit(self, user: str) -> Deferred[Standing]:
         return execute(self._rules.admit, user)
@@ -218,7 +153,12 @@ class MemoryStore:
     def start_for(
         self, user: str, device: str | None, since: int | None, *, at_most: int | None = None
     ) -> Deferred[Start]:
-        return execute(self._reading.start_for, user, device, since, at_most)
+        return execute(self._start_for, user, device, since, at_most)
+
+    def _start_for(
+        self, user: str, device: str | None, since: int | None, at_most: int | None
+    ) -> Start:
+        return self._reading.start(user, self._rules.start_after(user, device, since, at_most))
 
     def feed(
         self, user: str, after: int, shared_after: int, interests: Sequence[Interest], limit: int
@@ -251,8 +191,3 @@ class MemoryStore:
 
     def save_positions(self, positions: Mapping[DeviceKey, int]) -> Deferred[None]:
         return execute(self._rules.save_positions, positions)
-
-
-def _cost(entry: Entry) -> int:
-    """About how many bytes an entry takes, with its places in the runs."""
-    return 600 + 2 * len(entry.msg or "") + len(entry.data or b"")

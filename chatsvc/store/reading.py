@@ -1,8 +1,8 @@
 """What readers are given of the log: feeds, replays, history.
 
-The same for every store that can show its log as runs (:class:`LogRuns`): stretches of entries in
-the order of the log, read from any place in either direction. What a user hears is put together
-from the runs of its conversations, within its intervals (:mod:`chatsvc.store.tables`).
+The same for every store that can show its log as spans (:class:`LogSpans`) and tell who belongs
+where (:class:`Belonging`). What a user hears is put together from the runs of its conversations
+(:mod:`chatsvc.store.spans`), within its intervals (:mod:`chatsvc.store.tables`).
 """
 
 from __future__ import annotations
@@ -11,231 +11,266 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from operator import attrgetter
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
-from chatsvc.messages.entries import Address, Conversation, Entry, conversation
+from chatsvc.messages.entries import Address, Entry
 from chatsvc.store import Interest, Loss, Member, Page, Slice, Start
-from chatsvc.store.rules import Rules
+from chatsvc.store.rules import not_member
+from chatsvc.store.spans import Mark, Span, events_of, messages_of, received_by, sent_by
 from chatsvc.store.tables import Interval, User
 from chatsvc.topics import FilterTree
 from chatsvc.topics import matches as is_match
 
-__all__ = ["SCAN", "EntryRun", "LogRuns", "Reading", "TalkRuns"]
+__all__ = ["SCAN", "Belonging", "Found", "LogSpans", "Reading"]
 
 MAX_RETAINED_REPLAY: Final = 1000
 SCAN: Final = 2000
 """Entries that one page looks at to find what a wildcard matches."""
-
 COUNT: Final = 20_000
 """Entries sent to topics that are looked at to find where a quota cuts; a reader may get more."""
+CHUNK: Final = 1000
+"""Marks that are read at once to find that place."""
 
 _seq = attrgetter("seq")
 
 
-class EntryRun(Protocol):
-    """Entries in the order of the log."""
+class Found(NamedTuple):
+    """Entries in the order asked for; ``whole`` when there are no more."""
 
-    def count_above(self, seq: int) -> int:
-        """How many are above ``seq``."""
-
-    def up(self, after: int, until: int) -> Iterator[Entry]:
-        """Those with ``after`` < seq <= ``until``, oldest first."""
-
-    def down(self, after: int, until: int) -> Iterator[Entry]:
-        """Those with ``after`` < seq <= ``until``, newest first."""
+    entries: Sequence[Entry]
+    whole: bool
 
 
-class TalkRuns(Protocol):
-    """A conversation: all of its entries, and those of them that are messages."""
-
-    @property
-    def entries(self) -> EntryRun:
-        """All."""
-
-    @property
-    def messages(self) -> EntryRun:
-        """The messages."""
-
-
-class LogRuns(Protocol):
-    """The log as runs."""
+class LogSpans(Protocol):
+    """The log as spans. At least one entry is given where there is one; few, if they are large."""
 
     @property
     def head(self) -> int:
         """The last entry that may be shown."""
 
     @property
-    def topics(self) -> EntryRun:
-        """Everything sent to topics."""
+    def floor(self) -> int:
+        """The last entry that retention removed."""
 
-    def talk(self, talk: Conversation) -> TalkRuns | None:
-        """A conversation, None where nothing is stored of it."""
+    def count(self, spans: Sequence[Span], most: int) -> int:
+        """How many entries there are in spans of conversations; counting may end above ``most``."""
 
-    def direct(self, user: str) -> EntryRun | None:
-        """The direct messages to and from ``user``."""
+    def read(self, spans: Sequence[Span], limit: int, *, newest_first: bool = False) -> Found:
+        """The first ``limit`` entries of all spans together, oldest or newest first."""
 
-    def retained(self, topic_filter: str) -> Iterable[Entry]:
-        """The retained messages of the topics that match."""
+    def marks(self, spans: Sequence[Span], limit: int) -> Sequence[Mark]:
+        """The newest ``limit`` of all spans together, newest first."""
+
+    def topics(
+        self, after: int, until: int, limit: int, *, newest_first: bool = False
+    ) -> Sequence[Mark]:
+        """The first ``limit`` of everything sent to topics, ``after`` < seq <= ``until``."""
+
+    def retained(self, topic_filter: str) -> Iterable[tuple[int, str]]:
+        """Where the retained messages of the topics that match stand, and of which topics."""
+
+    def read_retained(self, topics: Sequence[str]) -> Found:
+        """The retained messages of these topics, which all have one, in the same order."""
+
+
+class Belonging(Protocol):
+    """Who belongs where."""
+
+    def find_user(self, name: str) -> User | None:
+        """What is known of a user, None before it is spoken of."""
+
+    def born(self, group: str, user: str) -> int | None:
+        """The first entry of a group that ``user`` is a member of, None where it is none."""
+
+    def members(self, group: str, after: str | None, limit: int) -> Sequence[Member]:
+        """The first ``limit`` members by name, those after ``after``."""
 
 
 class Reading:
     """See the module. ``quota`` is in messages."""
 
-    def __init__(self, log: LogRuns, rules: Rules, quota: int) -> None:
+    def __init__(self, log: LogSpans, belonging: Belonging, quota: int) -> None:
         self._log = log
-        self._rules = rules
+        self._belonging = belonging
         self._quota = quota
 
-    def start_for(
-        self, user: str, device: str | None, since: int | None, at_most: int | None
-    ) -> Start:
-        """See :meth:`chatsvc.store.Store.start_for`."""
-        position = self._rules.position(user, device)
-        after = position if since is None else since
-        if at_most is not None:
-            after = min(after, at_most)
-        cut = self._quota_cut(self._rules.user(user), after)
+    def _user(self, name: str) -> User:
+        return self._belonging.find_user(name) or User(name, self._log.head)
+
+    # --- where a reader begins ---
+
+    def start(self, user: str, after: int) -> Start:
+        """Where a reader begins who is after ``after``: with what the quota leaves of the rest."""
+        cut = self._quota_cut(user, after)
         return Start(after, cut, Loss(after, cut, "quota") if cut > after else None)
 
-    def _quota_cut(self, record: User, after: int) -> int:
-        """The seq up to which groups and topics are cut off for a reader who is after ``after``."""
-        spans = list(self._spans(record, after, after))
-        held = list(record.every_filter(self._rules.floor))
-        count = sum(run.count_above(low) for run, low, _ in spans)
-        count += self._log.topics.count_above(after) if held else 0
+    def _quota_cut(self, user: str, after: int) -> int:
+        """The seq up to which groups and topics are beyond the quota."""
+        record = self._user(user)
+        spans = list(self._messages(record, after))
+        held = list(record.every_filter(self._log.floor))
+        count = self._log.count(spans, self._quota)
+        if held and count <= self._quota:
+            count += len(self._log.topics(after, self._log.head, self._quota + 1))
         if count <= self._quota:
             return after
-        filters = _tree_of(held, ())
-        sources = [run.down(low, until) for run, low, until in spans]
-        if filters:
-            topics = islice(self._log.topics.down(after, self._log.head), COUNT)
-            sources.append(entry for entry in topics if _hears(filters, entry))
+        sources = [self._down(spans)] if spans else []
+        if filters := _tree_of(held, ()):
+            topics = islice(self._topics_down(after), COUNT)
+            sources.append(mark for mark in topics if _hears(filters, mark))
         waiting = (
-            entry
-            for entry in heapq.merge(*sources, key=_seq, reverse=True)
-            if entry.kind == "message" and entry.sender != record.name
+            mark
+            for mark in heapq.merge(*sources, key=_seq, reverse=True)
+            if mark.sender != record.name
         )
         beyond = next(islice(waiting, self._quota, None), None)
         return after if beyond is None else beyond.seq
 
-    def _spans(
-        self, record: User, after: int, shared_after: int
-    ) -> Iterator[tuple[EntryRun, int, int]]:
-        """The stretches of runs that hold what the user hears but for topics: run, above, up to."""
+    def _down(self, spans: Sequence[Span]) -> Iterator[Mark]:
+        """All marks of the spans together, newest first."""
+        until = self._log.head
+        while True:
+            below = [Span(s.run, s.after, min(s.until, until)) for s in spans if s.after < until]
+            chunk = self._log.marks(below, CHUNK) if below else ()
+            yield from chunk
+            if len(chunk) < CHUNK:
+                return
+            until = chunk[-1].seq - 1
+
+    def _topics_down(self, after: int) -> Iterator[Mark]:
+        until = self._log.head
+        while True:
+            chunk = self._log.topics(after, until, CHUNK, newest_first=True)
+            yield from chunk
+            if len(chunk) < CHUNK:
+                return
+            until = chunk[-1].seq - 1
+
+    # --- what it is given ---
+
+    def _heard(self, record: User, after: int) -> Iterator[tuple[str, int, int]]:
+        """The groups that the user hears or heard, and from where to where."""
+        head = self._log.head
         for name, intervals in record.groups.items():
-            talk = self._log.talk(("group", name))
-            for interval in intervals if talk is not None else ():
-                until = self._log.head if interval.until is None else interval.until
-                low = max(after, shared_after, interval.after)
-                if talk is not None and low < until:
-                    yield talk.entries, low, until
+            for interval in intervals:
+                until = head if interval.until is None else min(interval.until, head)
+                if max(after, interval.after) < until:
+                    yield name, max(after, interval.after), until
+
+    def _messages(self, record: User, after: int) -> Iterator[Span]:
+        for name, low, until in self._heard(record, after):
+            yield Span(f"g/{name}", low, until)
+
+    def _spans(self, record: User, after: int, shared_after: int) -> Iterator[Span]:
+        """The spans of all that a user hears but topics."""
+        yield Span(received_by(record.name), after, self._log.head)
+        yield Span(sent_by(record.name), after, self._log.head)
+        for name, low, until in self._heard(record, shared_after):
+            yield Span(f"g/{name}", low, until)
+            yield Span(events_of(name), low, until)
 
     def feed(
         self, user: str, after: int, shared_after: int, interests: Sequence[Interest], limit: int
     ) -> Page:
         """See :meth:`chatsvc.store.Store.feed`."""
-        record = self._rules.user(user)
-        loss = None
-        oldest = min((interest.after for interest in interests), default=self._rules.last)
+        record = self._user(user)
+        floor = self._log.floor
+        oldest = min((interest.after for interest in interests), default=self._log.head)
         known = max(after, min(record.created, oldest))
-        if known < self._rules.floor:
-            loss = Loss(known, self._rules.floor, "retention")
-        after = max(after, self._rules.floor)
-        hits: list[Entry] = []
-        horizon = self._log.head
-        held = list(record.every_filter(self._rules.floor))
+        loss = Loss(known, floor, "retention") if known < floor else None
+        after = max(after, floor)
         low = max(after, shared_after)
-        if (held or interests) and self._log.topics.count_above(low):
+        horizon = self._log.head
+        hits: list[Span] = []
+        held = list(record.every_filter(floor))
+        if held or interests:
             filters = _tree_of(held, interests)
-            hits, horizon = self._scan(low, self._log.head, limit, lambda e: _hears(filters, e))
-        sources = [iter(hits)]
-        if (direct := self._log.direct(user)) is not None:
-            sources.append(direct.up(after, horizon))
-        sources += [
-            run.up(low, until) for run, low, until in self._spans(record, after, shared_after)
-        ]
-        heard = (
-            entry
-            for entry in heapq.merge(*sources, key=_seq)
-            if entry.audience is None or user in entry.audience
-        )
-        return _page(heard, horizon, self._log.head, limit, loss)
+            hits, horizon = self._scan(low, horizon, limit, lambda mark: _hears(filters, mark))
+        spans = [*hits, *self._spans(record, after, low)]
+        page = self._page(spans, horizon, self._log.head, limit, loss)
+        if all(entry.audience is None for entry in page.entries):
+            return page
+        heard = [e for e in page.entries if e.audience is None or user in e.audience]
+        return Page(heard, page.upto, page.complete, loss)
 
     def _scan(
-        self, after: int, until: int, limit: int, wanted: Callable[[Entry], bool]
-    ) -> tuple[list[Entry], int]:
+        self, after: int, until: int, limit: int, wanted: Callable[[Mark], bool]
+    ) -> tuple[list[Span], int]:
         """What is wanted of the next few of everything sent to topics, and how far that looked."""
-        hits: list[Entry] = []
-        for count, entry in enumerate(self._log.topics.up(after, until)):
+        hits: list[Span] = []
+        marks = self._log.topics(after, until, SCAN + 1)
+        for count, mark in enumerate(marks):
             if count == SCAN or len(hits) > limit:
-                return hits, entry.seq - 1
-            if wanted(entry):
-                hits.append(entry)
+                return hits, mark.seq - 1
+            if wanted(mark):
+                hits.append(Span(f"t/{mark.topic}", mark.seq - 1, mark.seq))
         return hits, until
+
+    def _page(
+        self, spans: Sequence[Span], horizon: int, until: int, limit: int, loss: Loss | None
+    ) -> Page:
+        """The first ``limit`` entries of ``spans``, which are all there are up to ``horizon``."""
+        below = [Span(s.run, s.after, min(s.until, horizon)) for s in spans if s.after < horizon]
+        found = self._log.read(below, limit)
+        if not found.whole:
+            return Page(found.entries, found.entries[-1].seq, complete=False, loss=loss)
+        return Page(found.entries, horizon, horizon == until, loss)
 
     def matches(self, topic_filter: str, after: int, until: int, limit: int) -> Page:
         """See :meth:`chatsvc.store.Store.matches`."""
-        lost = min(self._rules.floor, until)
+        lost = min(self._log.floor, until)
         loss = Loss(after, lost, "retention") if after < lost else None
-        after = max(after, self._rules.floor)
+        after = max(after, self._log.floor)
+        spans, horizon = [Span(f"t/{topic_filter}", after, until)], until
         if "+" in topic_filter or "#" in topic_filter:
-            hits, horizon = self._scan(
-                after, until, limit, lambda entry: is_match(topic_filter, entry.address.name)
+            spans, horizon = self._scan(
+                after, until, limit, lambda mark: is_match(topic_filter, mark.topic or "")
             )
-            return _page(iter(hits), horizon, until, limit, loss)
-        talk = self._log.talk(("topic", topic_filter))
-        found = iter(()) if talk is None else talk.entries.up(after, until)
-        return _page(found, until, until, limit, loss)
+        return self._page(spans, horizon, until, limit, loss)
 
     def retained(self, topic_filter: str, after: int, until: int, limit: int) -> Page:
         """See :meth:`chatsvc.store.Store.matches`."""
-        found = (e for e in self._log.retained(topic_filter) if e.seq <= until)
-        newest = heapq.nlargest(MAX_RETAINED_REPLAY + 1, found, key=_seq)
+        there = (found for found in self._log.retained(topic_filter) if found[0] <= until)
+        newest = heapq.nlargest(MAX_RETAINED_REPLAY + 1, there)
         loss = None
         if len(newest) > MAX_RETAINED_REPLAY:
-            cut = newest.pop().seq
+            cut, _ = newest.pop()
             loss = Loss(after, cut, "quota") if after < cut else None
-        wanted = (entry for entry in reversed(newest) if entry.seq > after)
-        return _page(wanted, until, until, limit, loss)
+        wanted = [topic for seq, topic in reversed(newest) if seq > after]
+        found = self._log.read_retained(wanted[:limit])
+        if found.whole and len(wanted) <= limit:
+            return Page(found.entries, until, complete=True, loss=loss)
+        return Page(found.entries, found.entries[-1].seq, complete=False, loss=loss)
 
     def history(
         self, user: str, address: Address, after: int | None, before: int | None, limit: int
     ) -> Slice:
         """See :meth:`chatsvc.store.Store.history`."""
-        born = 0
+        low = 0
+        runs = [messages_of(user, address)]
         if address.kind == "group":
-            born = self._rules.membership(user, address.name).born
-        talk = self._log.talk(conversation(user, address))
-        if talk is None:
-            return Slice((), complete=True)
+            low = self._born(user, address.name) - 1
+            if after is not None:
+                runs.append(events_of(address.name))
+        low = max(low, after or 0)
         top = self._log.head if before is None else min(before - 1, self._log.head)
-        if after is not None:
-            found = list(islice(talk.entries.up(max(after, born - 1), top), limit + 1))
-            return Slice(found[:limit], len(found) <= limit)
-        found = list(islice(talk.messages.down(born - 1, top), limit + 1))
-        return Slice(found[:limit][::-1], len(found) <= limit)
+        spans = [Span(run, low, top) for run in runs if low < top]
+        found = self._log.read(spans, limit, newest_first=after is None)
+        return Slice(found.entries if after is not None else found.entries[::-1], found.whole)
 
     def members(
         self, user: str, group: str, after: str | None, limit: int
     ) -> tuple[list[Member], bool]:
         """See :meth:`chatsvc.store.Store.members`."""
-        members = self._rules.membership(user, group).members
-        names = heapq.nsmallest(limit + 1, (n for n in members if after is None or n > after))
-        return [Member(name, members[name]) for name in names[:limit]], len(names) <= limit
+        self._born(user, group)
+        members = self._belonging.members(group, after, limit + 1)
+        return list(members[:limit]), len(members) <= limit
 
-
-def _page(
-    entries: Iterator[Entry], horizon: int, until: int, limit: int, loss: Loss | None
-) -> Page:
-    """The first ``limit`` of ``entries``, which are all there are up to ``horizon``."""
-    taken: list[Entry] = []
-    for entry in entries:
-        if entry.seq > horizon:
-            break
-        if len(taken) == limit:
-            return Page(taken, taken[-1].seq, complete=False, loss=loss)
-        taken.append(entry)
-    return Page(taken, horizon, horizon == until, loss)
+    def _born(self, user: str, group: str) -> int:
+        born = self._belonging.born(group, user)
+        if born is None:
+            raise not_member(user, group)
+        return born
 
 
 def _tree_of(
@@ -250,8 +285,8 @@ def _tree_of(
     return tree
 
 
-def _hears(filters: FilterTree[tuple[int, int | None]], entry: Entry) -> bool:
+def _hears(filters: FilterTree[tuple[int, int | None]], mark: Mark) -> bool:
     return any(
-        after < entry.seq and (until is None or entry.seq <= until)
-        for after, until in filters.match(entry.address.name)
+        after < mark.seq and (until is None or mark.seq <= until)
+        for after, until in filters.match(mark.topic or "")
     )

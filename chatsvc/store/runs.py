@@ -1,4 +1,4 @@
-"""Stretches of the log in memory, oldest first."""
+"""A part of the log in memory, oldest first."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from operator import attrgetter
 
 from chatsvc.messages.entries import Entry
 
-__all__ = ["Run", "Talk"]
+__all__ = ["Run"]
 
 _seq = attrgetter("seq")
 
@@ -43,9 +43,9 @@ class Run:
     def _above(self, seq: int) -> int:
         return bisect_right(self._entries, seq, lo=self._start, key=_seq)
 
-    def count_above(self, seq: int) -> int:
-        """How many are above ``seq``."""
-        return len(self._entries) - self._above(seq)
+    def count(self, after: int, until: int) -> int:
+        """How many there are with ``after`` < seq <= ``until``."""
+        return max(0, self._above(until) - self._above(after))
 
     def find(self, seq: int) -> Entry | None:
         """The entry at ``seq``, if it is here."""
@@ -68,25 +68,3 @@ class Run:
             if entry is None or entry.seq <= after:
                 return
             yield entry
-
-
-class Talk:
-    """A conversation: all of its entries, and those of them that are messages."""
-
-    __slots__ = ("entries", "messages")
-
-    def __init__(self) -> None:
-        self.entries = Run()
-        self.messages = Run()
-
-    def append(self, entry: Entry) -> None:
-        """Add what is newer than all that is here."""
-        self.entries.append(entry)
-        if entry.kind == "message":
-            self.messages.append(entry)
-
-    def drop_first(self, entry: Entry) -> None:
-        """Drop the oldest, which is ``entry``."""
-        self.entries.drop_first()
-        if entry.kind == "message":
-            self.messages.drop_first()

@@ -1,14 +1,30 @@
 """What is known of groups and users beside the log.
 
 Plain records with the operations that keep them consistent. What is allowed is decided in
-:mod:`chatsvc.store.rules`; nothing here refuses.
+:mod:`chatsvc.store.rules`; nothing here refuses. A store finds the records by name in its
+:class:`Tables`, which are told of each row that changes, so that a store on disk can write it down.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator
+from typing import Literal, TypeAlias
 
-__all__ = ["Group", "Interval", "User"]
+from chatsvc.store import Member
+
+__all__ = ["Group", "Interval", "Row", "Tables", "User"]
+
+Row: TypeAlias = (
+    tuple[Literal["user"], str]
+    | tuple[Literal["device"], str, str]
+    | tuple[Literal["unseen"], str, str]
+    | tuple[Literal["hearing"], str, Literal["group", "topic"], str]
+    | tuple[Literal["group"], str]
+    | tuple[Literal["member"], str, str]
+)
+"""A row by its kind and key: a user; its device; what waits for a user never seen, and of whom;
+the stretches in which a user hears a group or a topic filter; a group; a member of it."""
 
 
 class Interval:
@@ -22,12 +38,14 @@ class Interval:
         self.until: int | None = None
 
 
-def _forget(past: list[Interval], floor: int) -> None:
-    """Forget stretches, in the order of their ends, that ended up to ``floor``."""
+def _forget(past: list[Interval], floor: int) -> list[Interval]:
+    """Forget stretches, in the order of their ends, that ended up to ``floor``; which those are."""
     count = 0
     while count < len(past) and 0 < (past[count].until or 0) <= floor:
         count += 1
+    forgotten = past[:count]
     del past[:count]
+    return forgotten
 
 
 class Group:
@@ -67,7 +85,9 @@ class User:
     """A user: what it has been given, hears and heard.
 
     ``created`` is the head when it was first spoken of: nothing before was for it. ``seen`` says
-    whether it ever connected, ``unseen_from`` how many messages of whom wait until then.
+    whether it ever connected, ``unseen_from`` how many messages of whom wait until then, and
+    ``waiting_for_unseen`` how many of its own wait for others of that kind. ``roles`` are those in
+    the groups it is a member of now, ``groups`` the stretches in which it hears or heard each.
     """
 
     __slots__ = (
@@ -75,10 +95,10 @@ class User:
         "devices",
         "filters",
         "groups",
-        "memberships",
         "name",
         "past_filters",
         "position",
+        "roles",
         "seen",
         "unseen_from",
         "waiting_for_unseen",
@@ -90,16 +110,16 @@ class User:
         self.seen = False
         self.position = 0
         self.devices: dict[str, tuple[int, float]] = {}
-        self.memberships = 0
+        self.roles: dict[str, str] = {}
         self.groups: dict[str, list[Interval]] = {}
         self.filters: dict[str, Interval] = {}
         self.past_filters: list[Interval] = []
         self.unseen_from: dict[str, int] = {}
         self.waiting_for_unseen = 0
 
-    def enter_group(self, name: str, after: int, floor: int) -> None:
+    def enter_group(self, name: str, role: str, after: int, floor: int) -> None:
         """Hear ``name`` from here on; stretches that ended up to ``floor`` are forgotten."""
-        self.memberships += 1
+        self.roles[name] = role
         spans = self.groups.setdefault(name, [])
         _forget(spans, floor)
         if spans and spans[-1].until == after:
@@ -109,7 +129,7 @@ class User:
 
     def leave_group(self, name: str, until: int) -> None:
         """Hear ``name`` up to ``until``, and no more."""
-        self.memberships -= 1
+        del self.roles[name]
         self.groups[name][-1].until = until
 
     def left_group(self, name: str) -> int | None:
@@ -117,24 +137,68 @@ class User:
         spans = self.groups.get(name)
         return spans[-1].until if spans else None
 
-    def current_groups(self) -> list[str]:
-        """The groups the user is a member of now."""
-        return [name for name, spans in self.groups.items() if spans[-1].until is None]
+    def end_filter(self, topic_filter: str, until: int, floor: int) -> set[str]:
+        """End a durable subscription at ``until``, and forget those that ended up to ``floor``.
 
-    def end_filter(self, topic_filter: str, until: int, floor: int) -> None:
-        """End a durable subscription at ``until``, and forget those that ended up to ``floor``."""
-        _forget(self.past_filters, floor)
+        Returns the filters whose stretches have changed by that.
+        """
+        changed = {past.what for past in _forget(self.past_filters, floor)}
         interval = self.filters.pop(topic_filter, None)
         if interval is not None and interval.after < until:
             interval.until = until
             self.past_filters.append(interval)
+        return changed if interval is None else changed | {topic_filter}
 
     def every_filter(self, floor: int) -> Iterator[Interval]:
         """The durable subscriptions that hold, and those that held above ``floor``."""
         yield from self.filters.values()
         yield from (past for past in self.past_filters if (past.until or 0) > floor)
 
-    def forget_devices(self, before: float) -> None:
-        """Forget the devices that were last used before a moment, in seconds."""
-        for device in [name for name, (_, used) in self.devices.items() if used < before]:
+    def forget_devices(self, before: float) -> list[str]:
+        """Forget the devices that were last used before a moment, in seconds; which those are."""
+        forgotten = [name for name, (_, used) in self.devices.items() if used < before]
+        for device in forgotten:
             del self.devices[device]
+        return forgotten
+
+
+class Tables:
+    """The records by name. Here all are in memory, and no row needs to be written down."""
+
+    def __init__(self) -> None:
+        self._users: dict[str, User] = {}
+        self._groups: dict[str, Group] = {}
+
+    def find_user(self, name: str) -> User | None:
+        """What is known of a user, None before it is spoken of."""
+        return self._users.get(name)
+
+    def add_user(self, user: User) -> None:
+        """Take up a user that was not known."""
+        self._users[user.name] = user
+
+    def find_group(self, name: str) -> Group | None:
+        """A group, None where there is none of that name."""
+        return self._groups.get(name)
+
+    def put_group(self, name: str, group: Group) -> None:
+        """Found a group."""
+        self._groups[name] = group
+
+    def end_group(self, name: str) -> None:
+        """A group is no more."""
+        del self._groups[name]
+
+    def born(self, group: str, user: str) -> int | None:
+        """The first entry of a group that ``user`` is a member of, None where it is none."""
+        found = self._groups.get(group)
+        return found.born if found is not None and user in found.members else None
+
+    def members(self, group: str, after: str | None, limit: int) -> list[Member]:
+        """The first ``limit`` members of a group by name, those after ``after``."""
+        members = self._groups[group].members
+        names = heapq.nsmallest(limit, (n for n in members if after is None or n > after))
+        return [Member(name, members[name]) for name in names]
+
+    def touch(self, row: Row) -> None:
+        """A row is not as it was."""

@@ -211,46 +211,50 @@ class Paging(StoreCase):
         self.send("carol", topic("a/x"))
         return sorted(heard)
 
-    @settings(deadline=None, database=None, max_examples=60)
-    @given(
-        limits=st.lists(st.integers(1, 6), min_size=1, max_size=6),
-        start=st.floats(0, 1),
-        cut=st.floats(0, 1),
-    )
-    def _cut(self, limits: list[int], start: float, cut: float) -> None:
-        after, shared_after = (int(part * self.store.head) for part in (start, cut))
-        expected = [
-            entry
-            for entry in self.announced
-            if entry.seq in self.heard
-            and entry.seq > after
-            and (entry.address.kind == "to" or entry.seq > shared_after)
-        ]
-        found = self.feed("bob", after, shared_after, {"n/#": 0}, limits)
-        self.assertEqual(found, expected)
-
     def test_any_limits_and_any_start_give_the_same(self) -> None:
         """Pages of any sizes, from any place on, join to what is heard above it."""
-        self.heard = self.busy()
-        self._cut()
+        heard = self.busy()
 
-    @settings(deadline=None, database=None, max_examples=40)
-    @given(limits=st.lists(st.integers(1, 5), min_size=1, max_size=4), after=st.integers(0, 30))
-    def _cut_matches(self, limits: list[int], after: int) -> None:
-        for topic_filter, wanted in (("a/x", ["a/x"]), ("+/#", ["a/x", "b", "n/1"])):
+        @settings(deadline=None, database=None, max_examples=60)
+        @given(
+            limits=st.lists(st.integers(1, 6), min_size=1, max_size=6),
+            start=st.floats(0, 1),
+            cut=st.floats(0, 1),
+        )
+        def hold(limits: list[int], start: float, cut: float) -> None:
+            after, shared_after = (int(part * self.store.head) for part in (start, cut))
             expected = [
                 entry
                 for entry in self.announced
-                if entry.address.kind == "topic"
-                and entry.address.name in wanted
-                and after < entry.seq <= self.store.head - 2
+                if entry.seq in heard
+                and entry.seq > after
+                and (entry.address.kind == "to" or entry.seq > shared_after)
             ]
-            until = self.store.head - 2
-            if after <= until:
-                found = self.matching(topic_filter, after, until, limits=limits)
-                self.assertEqual(found, expected)
+            found = self.feed("bob", after, shared_after, {"n/#": 0}, limits)
+            self.assertEqual(found, expected)
+
+        hold()
 
     def test_matches_may_be_cut_anywhere_too(self) -> None:
         """Pages of any sizes of one topic, or of many, join to all up to `until`."""
         self.busy()
-        self._cut_matches()
+        until = self.store.head - 2
+
+        @settings(deadline=None, database=None, max_examples=40)
+        @given(
+            limits=st.lists(st.integers(1, 5), min_size=1, max_size=4),
+            after=st.integers(0, until),
+        )
+        def hold(limits: list[int], after: int) -> None:
+            for topic_filter, wanted in (("a/x", ["a/x"]), ("+/#", ["a/x", "b", "n/1"])):
+                expected = [
+                    entry
+                    for entry in self.announced
+                    if entry.address.kind == "topic"
+                    and entry.address.name in wanted
+                    and after < entry.seq <= until
+                ]
+                found = self.matching(topic_filter, after, until, limits=limits)
+                self.assertEqual(found, expected)
+
+        hold()
