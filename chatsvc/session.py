@@ -308,7 +308,10 @@ class Session:
         return self._state.attach(actor.stream).addCallback(lambda _: actor)
 
     def _cannot_begin(self, failure: Failure) -> None:
-        self.log.failure("a connection cannot begin", failure)
+        if isinstance(failure.value, Refused):
+            self.log.error("a connection cannot begin: {reason}", reason=failure.value.reason)
+        else:
+            self.log.failure("a connection cannot begin", failure)
         self._connection.close(CloseCode.TRY_AGAIN_LATER, "the log cannot be read now")
 
     def _silence(self) -> None:

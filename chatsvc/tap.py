@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from pathlib import Path
 from typing import ClassVar, Final, TypeVar
 
 from twisted.internet import reactor
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
@@ -17,14 +18,20 @@ from chatsvc.messages.events import MAX_FRAME
 from chatsvc.operations import MAX_SUBSCRIPTIONS
 from chatsvc.service import ChatService
 from chatsvc.state import ChatState
+from chatsvc.store import Store
 from chatsvc.store.memory import MemoryStore
 from chatsvc.store.rules import MAX_GROUPS
+from chatsvc.store.sqlite import SqliteStore
+from chatsvc.store.sqlite.file import LogFile
+from chatsvc.store.sqlite.lanes import ThreadLane
 from chatsvc.websocket import ChatFactory, EdgeOptions
 
 __all__ = ["Options", "makeService"]
 
 T = TypeVar("T")
 
+READERS: Final = 3
+"""Threads that read the log: a slow disk or a large page holds up one."""
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
 
@@ -71,15 +78,27 @@ def message_size(text: str) -> int:
     return size
 
 
-def memory_size(text: str) -> int:
-    """The mebibytes of ``memory:MiB``, in bytes.
+def place(text: str) -> Path | int:
+    """Where things are kept: the file of ``sqlite:FILE``, or the bytes of ``memory:MIB``.
 
-    :raises ValueError: it is not of that form.
+    :raises ValueError: it is neither.
     """
-    kind, _, size = text.partition(":")
-    if kind != "memory":
-        raise ValueError("must be memory: or memory:MIB")
-    return count(size or "256") * 1024 * 1024
+    kind, _, rest = text.partition(":")
+    if kind == "sqlite" and rest and "\0" not in rest:
+        return Path(rest)
+    if kind == "memory":
+        return count(rest or "256") * 1024 * 1024
+    raise ValueError("must be sqlite:FILE, memory: or memory:MIB")
+
+
+def durability(text: str) -> str:
+    """When a commit counts as one.
+
+    :raises ValueError: it is neither "full" nor "normal".
+    """
+    if text not in ("full", "normal"):
+        raise ValueError("must be full or normal")
+    return text
 
 
 def naming(option: str, kind: Callable[[str], T]) -> Callable[[str], T]:
@@ -106,7 +125,16 @@ class Options(UsageOptions):
         [name, short, default, text, naming(name, kind)]
         for name, short, default, text, kind in (
             ("port", "p", 3030, "TCP port to listen on, at 127.0.0.1; 0 takes a free one.", port),
-            ("store", "s", "memory:", "Where things are kept: memory:MIB, lost at the end.", str),
+            (
+                *("store", "s", "sqlite:chat.sqlite"),
+                "Where things are kept: sqlite:FILE, or memory:MIB, lost at the end.",
+                str,
+            ),
+            (
+                *("durability", None, "full"),
+                "What a power cut spares: full, all that was acknowledged; normal, most.",
+                durability,
+            ),
             ("retention", None, "30d", "How long messages are kept: 90s, 15m, 12h, 30d.", seconds),
             ("quota", None, 10_000, "Most messages that wait for one user.", count),
             ("max-message", None, 65_536, "Most bytes of a frame from a client.", message_size),
@@ -127,7 +155,7 @@ class Options(UsageOptions):
         if isinstance(self["retention"], str):
             self["retention"] = seconds(self["retention"])
         try:
-            self["memory"] = memory_size(self["store"])
+            self["place"] = place(self["store"])
         except ValueError as error:
             raise UsageError(f"--store {self['store']}: {error}") from None
         if not self["listen"]:
@@ -143,16 +171,25 @@ class Options(UsageOptions):
             raise UsageError(f"--listen {text}: {shown}") from error
 
 
+def _make_store(options: Options, clock: IReactorTime) -> Store:
+    kept = {"retention": options["retention"], "quota": options["quota"]}
+    if isinstance(options["place"], int):
+        return MemoryStore(clock, secrets.token_hex(8), max_bytes=options["place"], **kept)
+    file = LogFile(
+        options["place"],
+        new_epoch=lambda: secrets.token_hex(8),
+        durability=options["durability"],
+    )
+    threads = IReactorFromThreads(reactor)
+    writing = ThreadLane(threads, "store writer", 1)
+    reading = ThreadLane(threads, "store reader", READERS)
+    return SqliteStore(file, clock, writing, reading, **kept)
+
+
 def makeService(options: Options) -> ChatService:
     """The server that ``options`` describe."""
     clock = IReactorTime(reactor)
-    store = MemoryStore(
-        clock,
-        secrets.token_hex(8),
-        retention=options["retention"],
-        quota=options["quota"],
-        max_bytes=options["memory"],
-    )
+    store = _make_store(options, clock)
     limits = {
         "max_message": options["max-message"],
         "quota": options["quota"],

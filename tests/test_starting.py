@@ -48,8 +48,14 @@ class StartingIt(TestCase):
         with Server() as server:
             self.assertRegex(server.url, r"^ws://127\.0\.0\.1:[1-9]\d*/ws$")
             self.assertIn(f"try: websocat {server.url}\n", server.log)
-            self.assertIn("in memory (lost when the server stops)", server.log)
             self.works(server)
+
+    def test_it_says_where_things_are_kept(self) -> None:
+        """In a file beside it, or nowhere."""
+        with Server() as server:
+            self.assertIn(f"storing in {server.directory.resolve()}/chat.sqlite ", server.log)
+        with Server("--store", "memory:") as server:
+            self.assertIn("in memory (lost when the server stops)", server.log)
 
     def test_what_it_says_to_type_works(self) -> None:
         """Typed as it stands, it reaches the second terminal."""

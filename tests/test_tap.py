@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 from hypothesis import given, settings
@@ -40,13 +41,14 @@ class Defaults(SynchronousTestCase):
         )
 
     def test_what_is_promised_is_kept(self) -> None:
-        """30 days, 10,000 messages, 64 KiB a frame, 10,000 connections, 256 MiB."""
+        """30 days, 10,000 messages, 64 KiB a frame, 10,000 connections, on disk."""
         options = parsed()
         self.assertEqual(options["retention"], 30 * DAY)
         self.assertEqual(options["quota"], 10_000)
         self.assertEqual(options["max-message"], 64 * 1024)
         self.assertEqual(options["max-connections"], 10_000)
-        self.assertEqual(options["memory"], 256 * 1024 * 1024)
+        self.assertEqual(options["place"], Path("chat.sqlite"))
+        self.assertEqual(options["durability"], "full")
 
 
 class GivenValues(SynchronousTestCase):
@@ -76,8 +78,18 @@ class GivenValues(SynchronousTestCase):
 
     def test_a_store_in_memory_with_its_size(self) -> None:
         """In MiB."""
-        self.assertEqual(parsed("--store", "memory:1")["memory"], 1024 * 1024)
-        self.assertEqual(parsed("--store", "memory:")["memory"], 256 * 1024 * 1024)
+        self.assertEqual(parsed("--store", "memory:1")["place"], 1024 * 1024)
+        self.assertEqual(parsed("--store", "memory:")["place"], 256 * 1024 * 1024)
+
+    def test_a_store_in_a_file(self) -> None:
+        """Relative to the directory that twistd runs in, or anywhere."""
+        for name in ("chat.sqlite", "/var/lib/chat/chat.sqlite", "c:/chat"):
+            self.assertEqual(parsed("--store", f"sqlite:{name}")["place"], Path(name))
+
+    def test_a_durability(self) -> None:
+        """One of two."""
+        for value in ("full", "normal"):
+            self.assertEqual(parsed("--durability", value)["durability"], value)
 
     def test_the_largest_message(self) -> None:
         """What becomes of it must fit into a frame from the server."""
@@ -91,7 +103,8 @@ class WrongValues(SynchronousTestCase):
     WRONG: ClassVar = {
         "--port": ("x", "-1", "65536", "3030.0", "", "³"),
         "--listen": ("", "nonsense", "tcp:x", "tcp", "unix", "no:1"),
-        "--store": ("", "redis:", "memory:0", "memory:-1", "memory:1.5", "memory:1MB"),
+        "--store": ("", "redis:", "sqlite", "sqlite:", "memory:0", "memory:-1", "memory:1.5"),
+        "--durability": ("", "none", "FULL", "off"),
         "--retention": ("", "30", "d", "0d", "-1d", "1.5h", "30 d", "30w", "ever", "9" * 400 + "s"),
         "--quota": ("", "0", "-1", "many", "1e3", "²"),
         "--max-message": ("", "0", "-1", "64k", "520193"),
@@ -120,7 +133,8 @@ class WrongValues(SynchronousTestCase):
         """In words, without the names of Python's types and functions."""
         for option, value, rule in (
             ("--port", "x", "a number from 0 to 65535"),
-            ("--store", "redis:", "memory: or memory:MIB"),
+            ("--store", "redis:", "sqlite:FILE, memory: or memory:MIB"),
+            ("--durability", "off", "full or normal"),
             ("--retention", "1 week", "like 30d, 12h, 15m or 90s"),
             ("--quota", "none", "a whole number above 0"),
             ("--max-message", "9999999", "at most 520192"),
@@ -169,6 +183,7 @@ class Help(SynchronousTestCase):
             "port",
             "listen",
             "store",
+            "durability",
             "retention",
             "quota",
             "max-message",
@@ -179,7 +194,7 @@ class Help(SynchronousTestCase):
     def test_defaults_are_shown(self) -> None:
         """As they would be typed."""
         joined = " ".join(self.text.split())
-        for default in ("3030", "memory:", "30d", "10000", "65536"):
+        for default in ("3030", "sqlite:chat.sqlite", "full", "30d", "10000", "65536"):
             self.assertIn(f"[default: {default}]", joined)
 
     def test_it_reads_well(self) -> None:
@@ -200,7 +215,7 @@ class AnyValue(SynchronousTestCase):
         "count": tap.count,
         "port": tap.port,
         "message_size": tap.message_size,
-        "memory_size": tap.memory_size,
+        "memory_size": lambda text: tap.place(f"memory:{text.removeprefix('memory:')}"),
     }
 
     @settings(deadline=None, database=None, max_examples=300)
@@ -261,7 +276,10 @@ class TheServer(SynchronousTestCase):
 
     def test_each_start_is_a_new_log(self) -> None:
         """What is kept in memory is gone, and its epoch says so."""
-        epochs = {tap.makeService(parsed()).factory.state.store.epoch for _ in range(5)}
+        epochs = {
+            tap.makeService(parsed("--store", "memory:")).factory.state.store.epoch
+            for _ in range(5)
+        }
         self.assertEqual(len(epochs), 5)
 
     def test_making_it_listens_to_nothing(self) -> None:

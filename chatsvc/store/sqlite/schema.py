@@ -1,0 +1,110 @@
+"""The tables of the database file, and how an older file becomes a newer one.
+
+:data:`MIGRATIONS` are scripts that are never changed once released: the first makes a new file,
+each further one changes what the one before it left. A file's ``user_version`` is how many of them
+it has had.
+
+``entries`` is the log. What one looks for stands in columns, all of an entry in ``body``, as JSON.
+``talk`` is the run of its conversation (:mod:`chatsvc.store.spans`), ``receiver`` stands only in
+direct messages, ``topic`` only in those to topics. Every index ends with the ``seq`` of its row, so
+that each run is one stretch of one index. The other tables hold what is beside the log, as
+:mod:`chatsvc.store.tables` has it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["APPLICATION_ID", "MIGRATIONS"]
+
+APPLICATION_ID: Final = 0x43484154
+"""Tells our files from other SQLite databases: "CHAT"."""
+
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE log (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        epoch TEXT NOT NULL,
+        head INTEGER NOT NULL,   -- the last seq that was given
+        floor INTEGER NOT NULL,  -- the last seq that retention removed
+        boot TEXT                -- the boot of the machine in which commits were not synced
+    ) STRICT;
+
+    CREATE TABLE entries (
+        seq INTEGER PRIMARY KEY,
+        talk TEXT NOT NULL,
+        sender TEXT NOT NULL,
+        receiver TEXT,
+        topic TEXT,
+        body TEXT NOT NULL,
+        ts INTEGER AS (body ->> 'ts') VIRTUAL
+    ) STRICT;
+    CREATE INDEX entries_talk ON entries (talk);
+    CREATE INDEX entries_sent ON entries (sender) WHERE receiver IS NOT NULL;
+    CREATE INDEX entries_received ON entries (receiver)
+        WHERE receiver IS NOT NULL AND receiver <> sender;
+    CREATE INDEX entries_topic ON entries (seq, topic, sender) WHERE topic IS NOT NULL;
+
+    CREATE TABLE keys (
+        user TEXT NOT NULL,
+        key TEXT NOT NULL,
+        digest BLOB NOT NULL,
+        seq INTEGER NOT NULL,
+        ts INTEGER NOT NULL,
+        PRIMARY KEY (user, key)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE retained (
+        topic TEXT PRIMARY KEY,
+        seq INTEGER NOT NULL,
+        body TEXT NOT NULL
+    ) STRICT;
+
+    CREATE TABLE users (
+        name TEXT PRIMARY KEY,
+        created INTEGER NOT NULL,
+        seen INTEGER NOT NULL,
+        position INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE devices (
+        user TEXT NOT NULL,
+        name TEXT NOT NULL,
+        position INTEGER NOT NULL,
+        used REAL NOT NULL,      -- seconds since 1970
+        PRIMARY KEY (user, name)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE unseen (
+        receiver TEXT NOT NULL,
+        sender TEXT NOT NULL,
+        waiting INTEGER NOT NULL,
+        PRIMARY KEY (receiver, sender)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX unseen_sender ON unseen (sender, waiting);
+
+    CREATE TABLE hearings (
+        user TEXT NOT NULL,
+        kind TEXT NOT NULL,      -- group or topic
+        what TEXT NOT NULL,
+        after INTEGER NOT NULL,
+        until INTEGER,
+        PRIMARY KEY (user, kind, what, after)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE groups (
+        name TEXT PRIMARY KEY,
+        born INTEGER NOT NULL,
+        public INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE members (
+        name TEXT NOT NULL,      -- of the group
+        user TEXT NOT NULL,
+        role TEXT NOT NULL,
+        since INTEGER NOT NULL,
+        PRIMARY KEY (name, user)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX members_user ON members (user, role);
+    """,
+)

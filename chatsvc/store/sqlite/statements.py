@@ -1,0 +1,43 @@
+"""Statements that write many rows at once.
+
+A batch is one statement for each table, whatever the number of rows: they come as one JSON
+document, which SQLite takes apart itself. A statement a row would be quicker by itself, but between
+any two of them the thread gives up Python's lock and must wait for the reactor to have it again
+(measured: 18,000 rows a second beside a busy reactor, against 47,000).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import apsw
+import msgspec
+
+__all__ = ["delete_each", "insert_each", "run"]
+
+_encoder: Final = msgspec.json.Encoder()
+
+
+def insert_each(table: str, columns: Sequence[str]) -> str:
+    """A statement that inserts the rows of a JSON array, or puts them in the place of old ones.
+
+    Each of ``columns`` is an expression in which ``?`` stands for the row's value at its place.
+    """
+    values = ", ".join(
+        column.replace("?", f"value ->> {index}") for index, column in enumerate(columns)
+    )
+    return f"INSERT OR REPLACE INTO {table} SELECT {values} FROM json_each(?)"
+
+
+def delete_each(table: str, key: Sequence[str]) -> str:
+    """A statement that deletes the rows whose key columns are the elements of a JSON array."""
+    values = ", ".join(f"value ->> {index}" for index in range(len(key)))
+    keys = f"SELECT {values} FROM json_each(?)"
+    return f"DELETE FROM {table} WHERE ({', '.join(key)}) IN ({keys})"
+
+
+def run(connection: apsw.Connection, statement: str, rows: Sequence[Any]) -> None:
+    """Run such a statement for ``rows``, if there are any."""
+    if rows:
+        connection.execute(statement, (_encoder.encode(rows).decode(),))

@@ -1,0 +1,371 @@
+"""The one who writes: batches of jobs in, transactions out.
+
+A :class:`Writer` belongs to one thread. It is given the jobs that came in while the last batch was
+being committed, does them in order by the rules, writes what follows from all of them, and commits
+once (group commit): then all of it is on the disk, or nothing. What the rules must know of keys is
+asked for the whole batch at once; records of groups and users are kept in memory
+(:mod:`chatsvc.store.sqlite.records`).
+
+When a batch fails, because the disk is full or broken, nothing of it has happened: every job that
+had to be kept is refused as ``unavailable``, and what was known in memory is read anew, over a new
+connection. Jobs that only *would* have left a trace, such as that somebody was seen, are answered
+from what is stored, so that people can come and read while nothing can be written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import apsw
+import msgspec
+from msgspec import Struct
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from chatsvc.messages.entries import Entry
+from chatsvc.messages.errors import Code, Refused
+from chatsvc.store import Append, Receipt
+from chatsvc.store.rules import Rules
+from chatsvc.store.spans import runs_of
+from chatsvc.store.sqlite.file import LogFile
+from chatsvc.store.sqlite.records import CachedTables
+from chatsvc.store.sqlite.statements import insert_each, run
+
+__all__ = ["Job", "Outcome", "Task", "Writer"]
+
+MAX_RETAINED: Final = 100_000
+"""The most topics with a retained message: whoever subscribes for all has them looked through."""
+EXPIRE_AT_ONCE: Final = 500
+"""Entries that one step of expiry removes, so that no message waits long behind it."""
+COUNTED: Final = 10_000
+"""Receivers of whom it is remembered how much waits for them."""
+
+_encode = msgspec.json.Encoder().encode
+_keys = msgspec.json.Decoder(list[tuple[str, str, str, int, int]]).decode
+_old = msgspec.json.Decoder(list[tuple[int, int]]).decode
+_waiting = msgspec.json.Decoder(list[tuple[str, str, int]]).decode
+
+INSERT_ENTRIES: Final = insert_each("entries", ["?"] * 6)
+INSERT_KEYS: Final = insert_each("keys", ["?", "?", "unhex(?)", "?", "?"])
+INSERT_RETAINED: Final = insert_each("retained", ["?", "?", "?"])
+STATEMENTS: Final = {
+    "keys": """
+        SELECT json_group_array(json_array(k.user, k.key, hex(digest), seq, ts))
+        FROM json_each(?) AS asked CROSS JOIN keys AS k
+        ON k.user = asked.value ->> 0 AND k.key = asked.value ->> 1""",
+    "received": """
+        SELECT count(*) FROM (
+            SELECT 1 FROM entries WHERE receiver = ? AND receiver <> sender AND seq > ? LIMIT ?)""",
+    "message": "SELECT talk = ? FROM entries WHERE seq = ?",
+    "retained": "SELECT 1 FROM retained WHERE topic = ?",
+    "clear": "DELETE FROM retained WHERE topic = ?",
+    "oldest": """
+        SELECT json_group_array(json_array(seq, ts) ORDER BY seq)
+        FROM (SELECT seq, ts FROM entries ORDER BY seq LIMIT ?)""",
+    "unseen": """
+        SELECT json_group_array(json_array(sender, receiver, expired)) FROM (
+            SELECT e.sender, e.receiver, count(*) AS expired
+            FROM entries AS e CROSS JOIN unseen AS u
+            ON u.receiver = e.receiver AND u.sender = e.sender
+            WHERE e.seq <= ? GROUP BY e.sender, e.receiver)""",
+    "expire": "DELETE FROM entries WHERE seq <= ?",
+    "bounds": "UPDATE log SET head = ?, floor = ?",
+}
+"""By name, so that a test can ask how SQLite would go about each."""
+
+
+class Task(Struct, frozen=True):
+    """Something to be done by the rules that is no append.
+
+    ``optional`` says whether its answer holds although nothing can be written.
+    """
+
+    work: Callable[[Rules], Any]
+    optional: Callable[[Rules], bool] = lambda _: False
+
+
+Job: TypeAlias = Append | Task
+
+
+class Outcome(NamedTuple):
+    """What became of a job: what it gives or raises, and the entries it brought."""
+
+    result: Any
+    entries: Sequence[Entry] = ()
+
+
+class Writer:
+    """See the module. ``retention`` is in seconds, ``quota`` in messages."""
+
+    log = Logger()
+
+    def __init__(self, file: LogFile, clock: IReactorTime, *, retention: float, quota: int) -> None:
+        self.epoch = ""
+        self._file = file
+        self._clock = clock
+        self._retention = retention
+        self._quota = quota
+        self._connection: apsw.Connection | None = None
+        self._tables = CachedTables(self._connected)
+        self._rules = Rules(self, self._tables, clock, retention=retention, quota=quota)
+        self._stored = (0, 0)
+        self._failing = False
+        self._received: dict[str, tuple[int, int]] = {}
+        self._retained_count = 0
+        self._entries: list[Entry] = []
+        self._bound: dict[tuple[str, str], tuple[bytes, Receipt]] = {}
+        self._new_keys: list[tuple[str, str]] = []
+        self._retained: dict[str, Entry | None] = {}
+
+    # --- life ---
+
+    def open(self) -> None:
+        """Begin, with what is stored."""
+        self._begin_anew()
+
+    def close(self) -> None:
+        """End, with all that was committed in the file."""
+        if self._connection is not None:
+            self._file.leave_clean(self._connection)
+            self._connection.close()
+
+    @property
+    def head(self) -> int:
+        """The last entry that is committed."""
+        return self._stored[0]
+
+    def _connected(self) -> apsw.Connection:
+        if self._connection is None:
+            self._connection = self._file.connect()
+        return self._connection
+
+    def _begin_anew(self) -> None:
+        """Forget what is not stored, and know what is."""
+        self._forget_batch()
+        self._tables.forget()
+        self._received.clear()
+        connection = self._connected()
+        head, floor, self.epoch = connection.execute("SELECT head, floor, epoch FROM log").get
+        self._stored = self._rules.last, self._rules.floor = head, floor
+        self._retained_count = connection.execute("SELECT count(*) FROM retained").get
+
+    def _forget_batch(self) -> None:
+        self._entries.clear()
+        self._bound.clear()
+        self._new_keys.clear()
+        self._retained.clear()
+
+    # --- batches ---
+
+    def commit(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Do all of ``jobs``, and have what follows from them on the disk.
+
+        Raises nothing: what could not be done is in the outcomes.
+        """
+        try:
+            connection = self._connected()
+            connection.execute("BEGIN IMMEDIATE")
+            self._look_up_keys(jobs)
+            outcomes = [self._do(job) for job in jobs]
+            self._write()
+            connection.execute("COMMIT")
+        except Exception as error:
+            self._note(error)
+            return self._after_failure(jobs)
+        self._stored = (self._rules.last, self._rules.floor)
+        self._forget_batch()
+        self._tables.trim()
+        if len(self._received) > COUNTED:
+            self._received.clear()
+        if self._failing:
+            self._failing = False
+            self.log.info("the log can be written again")
+        return outcomes
+
+    def _note(self, error: Exception) -> None:
+        if not isinstance(error, apsw.Error) or isinstance(error, apsw.SQLError):
+            self.log.failure("a batch failed")
+        elif not self._failing:
+            self.log.error("the log cannot be written: {error}", error=error)
+        self._failing = True
+
+    def _after_failure(self, jobs: Sequence[Job]) -> list[Outcome]:
+        try:
+            if self._connection is not None:
+                self._connection.close()  # and with it the transaction
+            self._connection = None
+            self._begin_anew()
+            return [self._do_without_writing(job) for job in jobs]
+        except Exception as error:
+            self._note(error)
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = None
+            return [Outcome(_unavailable()) for _ in jobs]
+        finally:
+            self._tables.forget()
+
+    def _do_without_writing(self, job: Job) -> Outcome:
+        if isinstance(job, Task) and job.optional(self._rules):
+            return self._do(job)
+        return Outcome(_unavailable())
+
+    def _do(self, job: Job) -> Outcome:
+        before = len(self._entries)
+        try:
+            result = self._append(job) if isinstance(job, Append) else job.work(self._rules)
+        except Refused as refused:
+            result = refused
+        return Outcome(result, self._entries[before:])
+
+    # --- appending ---
+
+    def _append(self, append: Append) -> Receipt:
+        binding = None if append.key is None else (append.user, append.key)
+        if binding is not None and (bound := self._bound.get(binding)) is not None:
+            digest, first = bound
+            if digest != append.digest:
+                raise Refused(Code.KEY_CONFLICT, "this key was used for something else")
+            return Receipt(first.seq, first.ts, dup=True)
+        receipt, entries = self._rules.decide(append)
+        if append.retain:
+            self._retain(entries[0])
+        if binding is not None and entries:
+            self._bound[binding] = (append.digest, receipt)
+            self._new_keys.append(binding)
+        for entry in entries:
+            self._rules.last = entry.seq
+            self._entries.append(entry)
+            self._count(entry)
+        return receipt
+
+    def _look_up_keys(self, jobs: Sequence[Job]) -> None:
+        asked = [
+            (job.user, job.key) for job in jobs if isinstance(job, Append) and job.key is not None
+        ]
+        if asked:
+            found = self._connected().execute(STATEMENTS["keys"], (_text(asked),)).get
+            for user, key, digest, seq, ts in _keys(found):
+                self._bound[user, key] = (bytes.fromhex(digest), Receipt(seq, ts))
+
+    def _retain(self, entry: Entry) -> None:
+        topic = entry.address.name
+        if topic in self._retained:
+            known = self._retained[topic] is not None
+        else:
+            known = bool(self._connected().execute(STATEMENTS["retained"], (topic,)).get)
+        if entry.clears_retained:
+            self._retained_count -= known
+            self._retained[topic] = None
+            return
+        if self._retained_count >= MAX_RETAINED and not known:
+            raise Refused(Code.QUOTA_EXCEEDED, "there is no room for another retained message")
+        self._retained_count += not known
+        self._retained[topic] = entry
+
+    # --- what the rules ask ---
+
+    def has_message(self, run: str, seq: int) -> bool:
+        """Whether ``seq`` is a message of a run that is still stored."""
+        if seq > self.head:
+            index = seq - self.head - 1
+            return index < len(self._entries) and runs_of(self._entries[index])[0] == run
+        return bool(self._connected().execute(STATEMENTS["message"], (run, seq)).get)
+
+    def count_received(self, user: str, above: int) -> int:
+        """How many direct messages of others to ``user`` are above ``above``; up to the quota."""
+        counted = self._received.get(user)
+        if counted is None or counted[0] != above:
+            values = (user, above, self._quota)
+            stored = self._connected().execute(STATEMENTS["received"], values).get
+            new = sum(
+                1
+                for entry in self._entries
+                if entry.address.kind == "to"
+                and entry.address.name == user != entry.sender
+                and entry.seq > above
+            )
+            counted = self._received[user] = (above, stored + new)
+        return counted[1]
+
+    def _count(self, entry: Entry) -> None:
+        """Keep the number that :meth:`count_received` remembers true."""
+        name = entry.address.name
+        if entry.address.kind == "to" and name != entry.sender and name in self._received:
+            above, count = self._received[name]
+            self._received[name] = (above, count + 1)
+
+    # --- writing ---
+
+    def _write(self) -> None:
+        """Write what the batch has brought."""
+        connection = self._connected()
+        run(connection, INSERT_ENTRIES, [_row(entry) for entry in self._entries])
+        run(
+            connection,
+            INSERT_KEYS,
+            [
+                (*binding, digest.hex(), receipt.seq, receipt.ts)
+                for binding in self._new_keys
+                for digest, receipt in (self._bound[binding],)
+            ],
+        )
+        kept = [(topic, e.seq, _text(e)) for topic, e in self._retained.items() if e is not None]
+        run(connection, INSERT_RETAINED, kept)
+        for topic, entry in self._retained.items():
+            if entry is None:
+                connection.execute(STATEMENTS["clear"], (topic,))
+        self._tables.flush()
+        if self._stored != (now := (self._rules.last, self._rules.floor)):
+            connection.execute(STATEMENTS["bounds"], now)
+
+    # --- expiry ---
+
+    def expire(self) -> bool:
+        """One step of expiry, as a task; whether there is more to do.
+
+        The oldest entries go, as far as they are too old. What waited for names never seen waits
+        no more.
+        """
+        connection = self._connected()
+        before = (self._clock.seconds() - self._retention) * 1000
+        floor = self._rules.floor
+        oldest = _old(connection.execute(STATEMENTS["oldest"], (EXPIRE_AT_ONCE,)).get)
+        for seq, ts in oldest:
+            if ts >= before:
+                break
+            floor = seq
+        if floor == self._rules.floor:
+            return False
+        self._tables.flush()
+        for sender, receiver, count in _waiting(
+            connection.execute(STATEMENTS["unseen"], (floor,)).get
+        ):
+            for _ in range(count):
+                self._rules.forget_waiting(sender, receiver)
+        connection.execute(STATEMENTS["expire"], (floor,))
+        self._rules.floor = floor
+        self._received.clear()
+        return floor == oldest[-1][0]
+
+
+def _row(entry: Entry) -> tuple[Any, ...]:
+    """An entry as a row of ``entries``."""
+    kind, name = entry.address.kind, entry.address.name
+    return (
+        entry.seq,
+        runs_of(entry)[0],
+        entry.sender,
+        name if kind == "to" else None,
+        name if kind == "topic" else None,
+        _text(entry),
+    )
+
+
+def _text(value: object) -> str:
+    return _encode(value).decode()
+
+
+def _unavailable() -> Refused:
+    return Refused(Code.UNAVAILABLE, "nothing can be stored at the moment")
