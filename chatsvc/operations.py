@@ -39,6 +39,7 @@ from chatsvc.messages.events import (
     MemberState,
     Ok,
     Pong,
+    ReadUpTo,
     Subscription,
     Welcome,
     encode,
@@ -190,6 +191,18 @@ class Actor:
         )
         return found.addCallback(reply)
 
+    def read(self, command: commands.Read) -> Deferred[Answer]:
+        """Move a read mark, and tell who sees it move."""
+        address = command.address()
+
+        def told(audience: frozenset[str]) -> Answer:
+            event = ReadUpTo(sender=self.name, user=self.name, upto=command.seq)
+            setattr(event, address.kind, address.name)
+            self.state.tell(audience, event, self.origin)
+            return Ok()
+
+        return self.state.store.mark_read(self.name, address, command.seq).addCallback(told)
+
     def subscribe(self, command: commands.Subscribe) -> Answer | Deferred[Answer]:
         """Hear a filter from now on; its replay follows the reply."""
         held = self.state.clients.get(self.name)
@@ -247,6 +260,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "history": Operation(Actor.history),
     "subscribe": Operation(Actor.subscribe),
     "unsubscribe": Operation(Actor.unsubscribe),
+    "read": Operation(Actor.read, pipelined=True),
     "ack": Operation(Actor.ack),
     "ping": Operation(Actor.ping),
     "help": Operation(Actor.help),

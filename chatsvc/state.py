@@ -27,6 +27,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from chatsvc.messages.entries import Entry, Shape, render
+from chatsvc.messages.events import Event, encode
 from chatsvc.registry import ClientRegistry, ConnectedUser, GroupRegistry, TopicRegistry
 from chatsvc.store import Append, DeviceKey, Receipt, Standing, Start, Store
 
@@ -66,6 +67,9 @@ class Subscriber(Protocol):
 
     def deliver(self, delivery: Delivery) -> None:
         """Show an entry that the subscriber hears; called in the order of the log."""
+
+    def tell(self, payload: bytes, origin: str) -> None:
+        """Show an event that is not in the log, unless the subscriber itself caused it."""
 
     def replaced(self) -> None:
         """The device is connected elsewhere now: this connection ends."""
@@ -150,6 +154,13 @@ class ChatState:
     def _connections_of(self, users: Iterable[str]) -> list[Subscriber]:
         found = (self.clients.get(user) for user in users)
         return [sub for user in found if user is not None for sub in user.subscribers]
+
+    def tell(self, users: Iterable[str], event: Event, origin: str) -> None:
+        """Show an event that is not in the log to the sessions of ``users``, but ``origin``."""
+        subscribers = self._connections_of(users)
+        payload = encode(event) if subscribers else b""
+        for subscriber in subscribers:
+            subscriber.tell(payload, origin)
 
     def _change_membership(self, entry: Entry, *, joined: bool) -> None:
         user = self.clients.get(entry.user or "")

@@ -171,6 +171,12 @@ class Stream:
             self._progress = self._clock.seconds()
         self._offered = entry.seq
 
+    def tell(self, payload: bytes, origin: str) -> None:
+        """Show a session an event that is not in the log; one that does not drain misses it."""
+        shown = self._phase in (Phase.FEEDING, Phase.LIVE) and not self.bare
+        if shown and origin != self._origin and not self._connection.congested:
+            self._connection.send(payload)
+
     def _shape(self, entry: Entry) -> Shape | None:
         """How this connection sees an entry; None where it does not."""
         if self.bare:

@@ -56,7 +56,7 @@ class LateStore:
     ``head`` is that of what was announced.
     """
 
-    ORDERED = ("append", "subscribe", "unsubscribe")
+    ORDERED = ("append", "subscribe", "unsubscribe", "mark_read")
 
     def __init__(self, behind: MemoryStore) -> None:
         self._behind = behind

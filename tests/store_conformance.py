@@ -13,7 +13,7 @@ use the interface only, and rely neither on answers at once nor on a dense ``seq
 
 from __future__ import annotations
 
-from tests.store_suite import feed, groups, log, model, positions, quota, reading
+from tests.store_suite import feed, groups, log, marks, model, positions, quota, reading
 from tests.store_suite.driver import StoreCase
 
 __all__ = ["StoreConformance"]
@@ -34,6 +34,7 @@ class StoreConformance(
     reading.History,
     reading.StoredMatches,
     reading.RetainedMessages,
+    marks.ReadMarks,
     positions.Positions,
     positions.Retention,
     quota.Quota,
@@ -46,4 +47,4 @@ class StoreConformance(
         parts = [part for part in StoreConformance.__bases__ if issubclass(part, StoreCase)]
         names = [name for part in parts for name in vars(part) if name.startswith("test_")]
         self.assertEqual(sorted(names), sorted(set(names)))
-        self.assertEqual(len(parts), 18)
+        self.assertEqual(len(parts), 19)

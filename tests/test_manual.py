@@ -59,6 +59,7 @@ class TheManual(SynchronousTestCase):
             {
                 **{op: ["group"] for op in ("join", "leave", "create", "members")},
                 **{op: ["topic"] for op in ("subscribe", "unsubscribe")},
+                "read": ["seq"],
                 "ack": ["seq"],
             },
         )

@@ -278,7 +278,37 @@ class Topics(_WithClients):
 
 
 class Reading(_WithClients):
-    """`history`, `ack`, `ping`, `help`."""
+    """`history`, `read`, `ack`, `ping`, `help`."""
+
+    def test_read_tells_the_other_side_and_ones_other_sessions(self) -> None:
+        """Sessions only, and not the one that said it; going back is told to nobody."""
+        phone, bob = self.house.session("alice"), self.house.session("bob")
+        self.bob.say({"to": "alice", "msg": "x"})
+        for connection in (self.alice, self.bob, phone, bob):
+            connection.take()
+        self.assertEqual(
+            self.ask(self.alice, op="read", to="bob", seq=1), {"event": "ok", "id": "asked"}
+        )
+        event = {"event": "read", "from": "alice", "to": "bob", "user": "alice", "upto": 1}
+        self.assertEqual((phone.take(), bob.take()), ([event], [event]))
+        self.assertEqual((self.alice.take(), self.bob.take()), ([], []))
+        self.assertEqual(self.ask(self.alice, op="read", to="bob", seq=1)["event"], "ok")
+        self.assertEqual(phone.take(), [])
+
+    def test_what_cannot_be_read_is_an_error(self) -> None:
+        """Of a group that one is not in, or what is not there yet."""
+        self.bob.say({"op": "join", "group": "devs"}, {"group": "devs", "msg": "x"})
+        self.assertEqual(self.ask(self.alice, op="read", group="devs", seq=2)["code"], "not_member")
+        self.assertEqual(self.ask(self.bob, op="read", group="devs", seq=3)["code"], "bad_request")
+
+    def test_who_does_not_drain_misses_that_somebody_read(self) -> None:
+        """It is not in the log, and nothing is kept back for it."""
+        bob = self.house.session("bob")
+        self.bob.say({"to": "alice", "msg": "x"})
+        bob.take()
+        bob.congested = True
+        self.ask(self.alice, op="read", to="bob", seq=1)
+        self.assertEqual(bob.take(), [])
 
     def test_history_gives_the_newest_messages_in_order(self) -> None:
         """And says whether there are older ones."""

@@ -174,6 +174,15 @@ class History(Addressed, kw_only=True):
     limit: Limit = DEFAULT_PAGE
 
 
+class Read(Addressed, kw_only=True):
+    """Say that you have read a conversation up to `seq`; the others in it are told."""
+
+    op = "read"
+    example = '{"op":"read","to":"bob","seq":42}'
+
+    seq: Seq
+
+
 class Ack(Command, kw_only=True):
     """Say that everything up to `seq` is processed; from then on only this moves the position."""
 
@@ -211,6 +220,7 @@ COMMANDS: Final[dict[str, type[Command]]] = {
         Subscribe,
         Unsubscribe,
         History,
+        Read,
         Ack,
         Ping,
         Help,

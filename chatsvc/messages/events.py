@@ -165,6 +165,17 @@ class HistoryPage(Event, tag="history"):
     complete: bool | UnsetType = UNSET
 
 
+class ReadUpTo(Event, tag="read", rename={"sender": "from"}):
+    """``user`` has read a conversation up to ``upto``."""
+
+    sender: str = ""
+    to: str | UnsetType = UNSET
+    group: str | UnsetType = UNSET
+    topic: str | UnsetType = UNSET
+    user: str = ""
+    upto: int = -1
+
+
 class Pong(Event, tag="pong"):
     """The answer to ``ping``: the server's clock, in milliseconds since 1970."""
 

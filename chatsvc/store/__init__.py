@@ -14,9 +14,9 @@ What a store promises:
 - **The store announces.** Each committed entry is given to the ``announce`` callable, in the order
   of the log, whoever appended it. Delivery hangs on that alone, so that what another process
   committed takes the same way.
-- **One order.** Announcements and the Deferreds of ``append``, ``subscribe`` and ``unsubscribe``
-  come in the order of the log: when one fires with ``seq`` n, everything up to n has been
-  announced, and nothing above it but what the same ``append`` brought. ``announce`` must not
+- **One order.** Announcements and the Deferreds of ``append``, ``subscribe``, ``unsubscribe`` and
+  ``mark_read`` come in the order of the log: when one fires with ``seq`` n, everything up to n has
+  been announced, and nothing above it but what the same ``append`` brought. ``announce`` must not
   append itself.
 - **The rules of the log are the store's**, because only at the commit is it certain what came
   before: the key first (a retry gets the first receipt whatever has changed since), then
@@ -229,6 +229,13 @@ class Store(Protocol):
 
     def unsubscribe(self, user: str, topic_filter: str) -> Deferred[None]:
         """End a durable subscription, if there is one."""
+
+    def mark_read(self, user: str, address: Address, seq: int) -> Deferred[frozenset[str]]:
+        """Note that ``user`` has read a conversation up to ``seq``, if that is further than before.
+
+        Fires with the users to whom it is news. Fails with ``bad_request`` where ``seq`` is above
+        the log, ``not_member``, or ``not_found`` where nothing is stored of the conversation.
+        """
 
     def save_positions(self, positions: Mapping[DeviceKey, int]) -> Deferred[None]:
         """Move delivered positions forward; those behind what is stored change nothing."""

@@ -189,5 +189,8 @@ class MemoryStore:
     def unsubscribe(self, user: str, topic_filter: str) -> Deferred[None]:
         return execute(self._rules.unsubscribe, user, topic_filter)
 
+    def mark_read(self, user: str, address: Address, seq: int) -> Deferred[frozenset[str]]:
+        return execute(self._rules.mark_read, user, address, seq)
+
     def save_positions(self, positions: Mapping[DeviceKey, int]) -> Deferred[None]:
         return execute(self._rules.save_positions, positions)

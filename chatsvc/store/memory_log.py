@@ -87,6 +87,10 @@ class MemoryLog:
         """Whether ``seq`` is in a run."""
         return run in self._runs and self._runs[run].find(seq) is not None
 
+    def has_any(self, run: str) -> bool:
+        """Whether there is an entry in a run."""
+        return run in self._runs
+
     def count_received(self, user: str, above: int) -> int:
         """How many direct messages of others to ``user`` are above ``above``."""
         return self.count([Span(received_by(user), above, self.head)], 0)

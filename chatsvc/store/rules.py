@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
-from chatsvc.messages.entries import Entry
+from chatsvc.messages.entries import Address, Entry
 from chatsvc.messages.errors import Code, Refused
 from chatsvc.store import Append, DeviceKey, Receipt, Standing
 from chatsvc.store.spans import messages_of
@@ -39,6 +39,9 @@ class LogView(Protocol):
 
     def has_message(self, run: str, seq: int) -> bool:
         """Whether ``seq`` is a message of that run (``spans``) that is still stored."""
+
+    def has_any(self, run: str) -> bool:
+        """Whether anything is stored of that run."""
 
     def count_received(self, user: str, above: int) -> int:
         """How many direct messages of others to ``user`` are above ``above``."""
@@ -277,6 +280,25 @@ class Rules:
             elif device in record.devices:
                 record.devices[device] = (max(record.devices[device][0], seq), now)
                 self._tables.touch(("device", user, device))
+
+    def mark_read(self, user: str, address: Address, seq: int) -> frozenset[str]:
+        """Move a read mark forward; who is told of it (protocol, section 5)."""
+        audience = {user}
+        if address.kind == "group":
+            members = self._membership(user, address.name).members
+            audience |= set(members) if len(members) <= ANNOUNCE_ALL else set()
+        elif address.kind == "to":
+            audience.add(address.name)
+        run = messages_of(user, address)
+        if seq > self.last:
+            raise Refused(Code.BAD_REQUEST, f"nothing above {self.last} is stored")
+        if not self._log.has_any(run):
+            raise Refused(Code.NOT_FOUND, "nothing is stored of this conversation")
+        if seq <= self._tables.read_mark(user, run):
+            return frozenset()
+        self._tables.set_read_mark(user, run, seq)
+        self._tables.touch(("mark", user, run))
+        return frozenset(audience)
 
     def subscribe(self, user: str, topic_filter: str) -> int:
         """Keep a durable subscription; the ``seq`` above which it is heard."""

@@ -22,9 +22,11 @@ Row: TypeAlias = (
     | tuple[Literal["hearing"], str, Literal["group", "topic"], str]
     | tuple[Literal["group"], str]
     | tuple[Literal["member"], str, str]
+    | tuple[Literal["mark"], str, str]
 )
 """A row by its kind and key: a user; its device; what waits for a user never seen, and of whom;
-the stretches in which a user hears a group or a topic filter; a group; a member of it."""
+the stretches in which a user hears a group or a topic filter; a group; a member of it; how far a
+user has read a conversation."""
 
 
 class Interval:
@@ -168,6 +170,7 @@ class Tables:
     def __init__(self) -> None:
         self._users: dict[str, User] = {}
         self._groups: dict[str, Group] = {}
+        self._marks: dict[tuple[str, str], int] = {}
 
     def find_user(self, name: str) -> User | None:
         """What is known of a user, None before it is spoken of."""
@@ -188,6 +191,14 @@ class Tables:
     def end_group(self, name: str) -> None:
         """A group is no more."""
         del self._groups[name]
+
+    def read_mark(self, user: str, run: str) -> int:
+        """How far a user has read a conversation, by the name of its run."""
+        return self._marks.get((user, run), 0)
+
+    def set_read_mark(self, user: str, run: str, seq: int) -> None:
+        """A user has read a conversation so far."""
+        self._marks[user, run] = seq
 
     def born(self, group: str, user: str) -> int | None:
         """The first entry of a group that ``user`` is a member of, None where it is none."""

@@ -218,6 +218,10 @@ class SqliteStore:
         """End a durable subscription."""
         return self._submit(Task(lambda rules: rules.unsubscribe(user, topic_filter)))
 
+    def mark_read(self, user: str, address: Address, seq: int) -> Deferred[frozenset[str]]:
+        """Note that ``user`` has read a conversation up to ``seq``."""
+        return self._submit(Task(lambda rules: rules.mark_read(user, address, seq)))
+
     def save_positions(self, positions: Mapping[DeviceKey, int]) -> Deferred[None]:
         """Move delivered positions forward."""
         return self._submit(Task(lambda rules: rules.save_positions(positions)))

@@ -44,7 +44,7 @@ SELECT json_object(
                      FROM members AS m WHERE m.name = g.name)))
 FROM groups AS g WHERE g.name = ?
 """
-
+_MARK: Final = "SELECT read FROM marks WHERE user = ? AND talk = ?"
 
 R = TypeVar("R", User, Group)
 
@@ -133,6 +133,12 @@ class CachedTables(Tables):
             self._groups[name] = group
         return group
 
+    def read_mark(self, user: str, run: str) -> int:
+        """How far a user has read a conversation."""
+        if (user, run) not in self._marks:
+            return self._connection().execute(_MARK, (user, run)).get or 0
+        return self._marks[user, run]
+
     def touch(self, row: Row) -> None:
         """Note that a row must be written."""
         self._touched[row] = None
@@ -142,6 +148,7 @@ class CachedTables(Tables):
         self._touched.clear()
         self._users.clear()
         self._groups.clear()
+        self._marks.clear()
 
     def trim(self) -> None:
         """Forget the records that were not used for longest, where there are too many."""
@@ -161,6 +168,7 @@ class CachedTables(Tables):
             run(self._connection(), delete, keys)
             run(self._connection(), insert, [row for key in keys for row in rows_of(self, *key)])
         self._touched.clear()
+        self._marks.clear()
 
     def user_rows(self, name: str) -> list[tuple[Any, ...]]:
         """The row of a user."""
@@ -186,6 +194,10 @@ class CachedTables(Tables):
             intervals = [past for past in record.past_filters if past.what == what]
             intervals += [record.filters[what]] if what in record.filters else []
         return [(user, kind, what, each.after, each.until) for each in intervals]
+
+    def mark_rows(self, user: str, talk: str) -> list[tuple[Any, ...]]:
+        """How far a user has read a conversation."""
+        return [(user, talk, self._marks[user, talk])]
 
     def group_rows(self, name: str) -> list[tuple[Any, ...]]:
         """The row of a group, if there is one."""
@@ -238,5 +250,6 @@ _KINDS: Final = {
     "unseen": _kind("unseen", 3, ["receiver", "sender"], CachedTables.unseen_rows),
     "hearing": _kind("hearings", 5, ["user", "kind", "what"], CachedTables.hearing_rows),
     "group": _kind("groups", 3, ["name"], CachedTables.group_rows),
+    "mark": _kind("marks", 3, ["user", "talk"], CachedTables.mark_rows),
     "member": _kind("members", 4, ["name", "user"], CachedTables.member_rows),
 }

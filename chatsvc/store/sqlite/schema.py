@@ -106,5 +106,12 @@ MIGRATIONS: Final = (
         PRIMARY KEY (name, user)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX members_user ON members (user, role);
+
+    CREATE TABLE marks (
+        user TEXT NOT NULL,
+        talk TEXT NOT NULL,
+        read INTEGER NOT NULL,   -- the user has read the conversation up to this seq
+        PRIMARY KEY (user, talk)
+    ) STRICT, WITHOUT ROWID;
     """,
 )

@@ -58,6 +58,7 @@ STATEMENTS: Final = {
         SELECT count(*) FROM (
             SELECT 1 FROM entries WHERE receiver = ? AND receiver <> sender AND seq > ? LIMIT ?)""",
     "message": "SELECT talk = ? FROM entries WHERE seq = ?",
+    "any": "SELECT 1 FROM entries WHERE talk = ? LIMIT 1",
     "retained": "SELECT 1 FROM retained WHERE topic = ?",
     "clear": "DELETE FROM retained WHERE topic = ?",
     "oldest": """
@@ -272,6 +273,11 @@ class Writer:
             index = seq - self.head - 1
             return index < len(self._entries) and runs_of(self._entries[index])[0] == run
         return bool(self._connected().execute(STATEMENTS["message"], (run, seq)).get)
+
+    def has_any(self, run: str) -> bool:
+        """Whether anything is stored of a run, which is a conversation's."""
+        stored = self._connected().execute(STATEMENTS["any"], (run,)).get
+        return bool(stored) or any(runs_of(entry)[0] == run for entry in self._entries)
 
     def count_received(self, user: str, above: int) -> int:
         """How many direct messages of others to ``user`` are above ``above``; up to the quota."""
