@@ -349,7 +349,7 @@ class Session:
         user = wanted or self._bear(None)
         since, device = _given(command.since), _given(command.device)
         lost = since is not None and (
-            since > self._state.head or command.epoch not in (UNSET, self._state.store.epoch)
+            since > self._state.reach or command.epoch not in (UNSET, self._state.store.epoch)
         )
         after = None if lost else since
         same = plain if plain is not None and plain.user == user else None

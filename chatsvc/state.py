@@ -27,6 +27,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from chatsvc.messages.entries import Entry, Shape, render
+from chatsvc.messages.errors import Refused
 from chatsvc.messages.events import Event, encode
 from chatsvc.registry import ClientRegistry, ConnectedUser, GroupRegistry, TopicRegistry
 from chatsvc.store import Append, DeviceKey, Receipt, Standing, Start, Store
@@ -87,6 +88,7 @@ class ChatState:
         self.groups: GroupRegistry[Subscriber] = GroupRegistry()
         self.topics: TopicRegistry[Subscriber] = TopicRegistry()
         self._positions: dict[DeviceKey, int] = {}
+        self._read_to = 0
         self.new_id = new_id
         self._saving = LoopingCall(self.save_positions)
         self._saving.clock = clock
@@ -100,6 +102,15 @@ class ChatState:
     def head(self) -> int:
         """The ``seq`` of the last entry that was announced."""
         return self.store.head
+
+    @property
+    def reach(self) -> int:
+        """The highest ``seq`` that anybody can have been shown: pages may be ahead of the head."""
+        return max(self.head, self._read_to)
+
+    def note_read(self, seq: int) -> None:
+        """A page of the log has been read up to ``seq``."""
+        self._read_to = max(self._read_to, seq)
 
     def start(self) -> Deferred[None]:
         """Start the store, and saving positions."""
@@ -290,7 +301,8 @@ class ChatState:
         def not_saved(failure: Failure) -> None:
             for key, seq in positions.items():
                 self._positions[key] = max(seq, self._positions.get(key, -1))
-            self.log.error("positions could not be saved: {error}", error=failure.value)
+            if not failure.check(Refused):  # which the store has told of
+                self.log.failure("positions could not be saved", failure)
 
         return self.store.save_positions(positions).addErrback(not_saved)
 

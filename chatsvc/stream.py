@@ -224,6 +224,7 @@ class Stream:
         self._reading = False
         if self._phase is not Phase.FEEDING:
             return
+        self._state.note_read(page.upto)
         if self._outdated:
             self._feed_on()
             return
@@ -285,7 +286,8 @@ class Stream:
         self._reading = False
         if self._phase is Phase.STOPPED:
             return
-        self.log.error("the log cannot be read: {error}", error=failure.value)
+        if not failure.check(Refused):  # which the store has told of
+            self.log.failure("the log cannot be read", failure)
         self.stop()
         self._connection.close(CloseCode.TRY_AGAIN_LATER, "the log cannot be read now")
 

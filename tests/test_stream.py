@@ -52,6 +52,21 @@ class TheSeam(SynchronousTestCase):
         self.store.release()
         self.assertEqual(words(bob.take()), ["x"])
 
+    def test_a_resume_after_what_a_page_has_shown_goes_on_there(self) -> None:
+        """Also before that is announced: no `gap`, and nothing again."""
+        self.store.late = True
+        self.alice.say({"to": "bob", "msg": "x"})  # committed, and not announced yet
+        former = self.house.session("bob")
+        while not any("msg" in frame for frame in former.frames):
+            self.store.release_reads()
+        former.leave()
+        bob = self.house.session("bob", since=1)
+        self.store.release_reads()
+        self.store.late = False
+        self.store.release()
+        self.house.clock.advance(0)
+        self.assertEqual(words(bob.take()), ["welcome", "caught_up"])
+
     def test_a_subscription_made_while_a_page_is_read_is_heard(self) -> None:
         """Also of what that page reads over, because it is committed and not announced yet."""
         self.store.late = True

@@ -39,7 +39,7 @@ from chatsvc.store import (
     Start,
 )
 from chatsvc.store.reading import Reading
-from chatsvc.store.sqlite.file import LogFile
+from chatsvc.store.sqlite.file import LogFile, Unusable, explained
 from chatsvc.store.sqlite.reader import Reader
 from chatsvc.store.sqlite.writer import Job, Outcome, Task, Writer
 
@@ -95,6 +95,7 @@ class SqliteStore:
         self._announce: Announce = lambda _: None
         self._queue: deque[tuple[Job, Deferred[Any]]] = deque()
         self._under_way = False
+        self._unreadable = False
         self._when_done: list[Deferred[None]] = []
         self._expiry = LoopingCall(self._expire)
         self._expiry.clock = clock
@@ -113,7 +114,12 @@ class SqliteStore:
 
     def _start(self) -> None:
         self._file.open()
-        self._writer.open()
+        try:
+            with explained(self._file.path):
+                self._writer.open()
+        except Unusable:
+            self._file.close()
+            raise
         self.head = self._writer.head
         self.epoch = self._writer.epoch
         self._writing.start()
@@ -229,21 +235,36 @@ class SqliteStore:
     # --- reading ---
 
     def _read(self, work: Callable[[Reading], T]) -> Deferred[T]:
-        return self._reading.call(lambda: self._with_reader(work)).addErrback(self._not_read)
+        read = self._reading.call(lambda: self._with_reader(work))
+        return read.addCallbacks(self._has_read, self._has_not_read)
 
     def _with_reader(self, work: Callable[[Reading], T]) -> T:
         """Do ``work`` in one of the reading threads."""
         reader = self._readers.pop() if self._readers else Reader(self._file.connect_reader())
         try:
             with reader.snapshot():
-                return work(Reading(reader, reader, self._quota))
-        finally:
+                result = work(Reading(reader, reader, self._quota))
+        except apsw.Error:
+            reader.close()
+            raise
+        except Refused:
             self._readers.append(reader)
+            raise
+        self._readers.append(reader)
+        return result
 
-    def _not_read(self, failure: Failure) -> Failure:
+    def _has_read(self, result: T) -> T:
+        if self._unreadable:
+            self._unreadable = False
+            self.log.info("the log can be read again")
+        return result
+
+    def _has_not_read(self, failure: Failure) -> Failure:
         if not failure.check(apsw.Error):
             return failure
-        self.log.error("the log cannot be read: {error}", error=failure.value)
+        if not self._unreadable:
+            self.log.error("the log cannot be read: {error}", error=failure.value)
+        self._unreadable = True
         return Failure(Refused(Code.UNAVAILABLE, "the log cannot be read at the moment"))
 
     def feed(

@@ -36,6 +36,8 @@ READER_CACHE: Final = 8 * 1024
 """KiB of the file that a connection keeps in memory."""
 CHECKPOINT: Final = 4000
 """Pages (4 KiB) after which the write-ahead log is brought into the file."""
+LARGEST_LOG: Final = 64 * 1024 * 1024
+"""Bytes to which the write-ahead log is cut when it could be brought into the file."""
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -125,6 +127,8 @@ class LogFile:
         with explained(self.path):
             self._take_lock()
             try:
+                if not self.path.exists():
+                    self.path.touch(0o600)  # only its owner may read what people say
                 self._prepare()
             except BaseException:
                 self.close()
@@ -159,6 +163,8 @@ class LogFile:
         connection.pragma("synchronous", self.durability)
         connection.pragma("cache_size", -WRITER_CACHE)
         connection.pragma("wal_autocheckpoint", CHECKPOINT)
+        connection.pragma("journal_size_limit", LARGEST_LOG)
+        connection.pragma("fullfsync", True)  # noqa: FBT003 - a pragma's value; macOS needs it
         return connection
 
     def connect_reader(self) -> apsw.Connection:

@@ -32,12 +32,12 @@ MIGRATIONS: Final = (
 
     CREATE TABLE entries (
         seq INTEGER PRIMARY KEY,
+        ts INTEGER NOT NULL,     -- milliseconds since 1970
         talk TEXT NOT NULL,
         sender TEXT NOT NULL,
         receiver TEXT,
         topic TEXT,
-        body TEXT NOT NULL,
-        ts INTEGER AS (body ->> 'ts') VIRTUAL
+        body TEXT NOT NULL
     ) STRICT;
     CREATE INDEX entries_talk ON entries (talk);
     CREATE INDEX entries_sent ON entries (sender) WHERE receiver IS NOT NULL;

@@ -37,16 +37,17 @@ __all__ = ["Job", "Outcome", "Task", "Writer"]
 MAX_RETAINED: Final = 100_000
 """The most topics with a retained message: whoever subscribes for all has them looked through."""
 EXPIRE_AT_ONCE: Final = 500
-"""Entries that one step of expiry removes, so that no message waits long behind it."""
+EXPIRE_BYTES: Final = 4 * 1024 * 1024
+"""How much one step of expiry removes, so that no message waits long behind it."""
 COUNTED: Final = 10_000
 """Receivers of whom it is remembered how much waits for them."""
 
 _encode = msgspec.json.Encoder().encode
 _keys = msgspec.json.Decoder(list[tuple[str, str, str, int, int]]).decode
-_old = msgspec.json.Decoder(list[tuple[int, int]]).decode
+_old = msgspec.json.Decoder(list[tuple[int, int, int]]).decode
 _waiting = msgspec.json.Decoder(list[tuple[str, str, int]]).decode
 
-INSERT_ENTRIES: Final = insert_each("entries", ["?"] * 6)
+INSERT_ENTRIES: Final = insert_each("entries", ["?"] * 7)
 INSERT_KEYS: Final = insert_each("keys", ["?", "?", "unhex(?)", "?", "?"])
 INSERT_RETAINED: Final = insert_each("retained", ["?", "?", "?"])
 STATEMENTS: Final = {
@@ -62,8 +63,8 @@ STATEMENTS: Final = {
     "retained": "SELECT 1 FROM retained WHERE topic = ?",
     "clear": "DELETE FROM retained WHERE topic = ?",
     "oldest": """
-        SELECT json_group_array(json_array(seq, ts) ORDER BY seq)
-        FROM (SELECT seq, ts FROM entries ORDER BY seq LIMIT ?)""",
+        SELECT json_group_array(json_array(seq, ts, size) ORDER BY seq)
+        FROM (SELECT seq, ts, octet_length(body) AS size FROM entries ORDER BY seq LIMIT ?)""",
     "unseen": """
         SELECT json_group_array(json_array(sender, receiver, expired)) FROM (
             SELECT e.sender, e.receiver, count(*) AS expired
@@ -166,6 +167,7 @@ class Writer:
         """
         try:
             connection = self._connected()
+            changes = connection.total_changes()
             connection.execute("BEGIN IMMEDIATE")
             self._look_up_keys(jobs)
             outcomes = [self._do(job) for job in jobs]
@@ -179,7 +181,7 @@ class Writer:
         self._tables.trim()
         if len(self._received) > COUNTED:
             self._received.clear()
-        if self._failing:
+        if self._failing and connection.total_changes() != changes:
             self._failing = False
             self.log.info("the log can be written again")
         return outcomes
@@ -338,10 +340,12 @@ class Writer:
         before = (self._clock.seconds() - self._retention) * 1000
         floor = self._rules.floor
         oldest = _old(connection.execute(STATEMENTS["oldest"], (EXPIRE_AT_ONCE,)).get)
-        for seq, ts in oldest:
-            if ts >= before:
+        room = EXPIRE_BYTES
+        for seq, ts, size in oldest:
+            if ts >= before or room < 0:
                 break
             floor = seq
+            room -= size
         if floor == self._rules.floor:
             return False
         self._tables.flush()
@@ -353,7 +357,7 @@ class Writer:
         connection.execute(STATEMENTS["expire"], (floor,))
         self._rules.floor = floor
         self._received.clear()
-        return floor == oldest[-1][0]
+        return room < 0 or floor == oldest[-1][0]
 
 
 def _row(entry: Entry) -> tuple[Any, ...]:
@@ -361,6 +365,7 @@ def _row(entry: Entry) -> tuple[Any, ...]:
     kind, name = entry.address.kind, entry.address.name
     return (
         entry.seq,
+        entry.ts,
         runs_of(entry)[0],
         entry.sender,
         name if kind == "to" else None,
