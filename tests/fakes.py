@@ -9,10 +9,10 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 
 from chatsvc.messages.entries import Entry
 from chatsvc.messages.errors import CloseCode
@@ -20,6 +20,8 @@ from chatsvc.session import Session
 from chatsvc.state import ChatState
 from chatsvc.store import Announce
 from chatsvc.store.memory import MemoryStore
+
+T = TypeVar("T")
 
 MIB = 1024 * 1024
 DAY = 86400.0
@@ -45,6 +47,23 @@ def counter(prefix: str) -> Callable[[], str]:
     """A maker of names: prefix1, prefix2, …"""
     numbers = itertools.count(1)
     return lambda: f"{prefix}{next(numbers)}"
+
+
+class ClockLane:
+    """A lane without threads: what is to be done is done when the clock is advanced."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def start(self) -> None:
+        """Nothing to begin."""
+
+    def call(self, work: Callable[[], T]) -> Deferred[T]:
+        """Do ``work`` in the next turn."""
+        return deferLater(self._clock, 0, work)
+
+    def stop(self) -> None:
+        """Nothing to end."""
 
 
 class LateStore:

@@ -13,7 +13,7 @@ use the interface only, and rely neither on answers at once nor on a dense ``seq
 
 from __future__ import annotations
 
-from tests.store_suite import feed, groups, log, marks, model, positions, quota, reading
+from tests.store_suite import content, feed, groups, log, marks, model, positions, quota, reading
 from tests.store_suite.driver import StoreCase
 
 __all__ = ["StoreConformance"]
@@ -23,6 +23,7 @@ class StoreConformance(
     log.TheLog,
     log.OneOrder,
     log.Keys,
+    content.Content,
     groups.JoiningAGroup,
     groups.LeavingAGroup,
     groups.ACrowd,
@@ -47,4 +48,4 @@ class StoreConformance(
         parts = [part for part in StoreConformance.__bases__ if issubclass(part, StoreCase)]
         names = [name for part in parts for name in vars(part) if name.startswith("test_")]
         self.assertEqual(sorted(names), sorted(set(names)))
-        self.assertEqual(len(parts), 19)
+        self.assertEqual(len(parts), 20)

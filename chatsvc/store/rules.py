@@ -173,10 +173,10 @@ class Rules:
 
     def _leave(self, append: Append) -> tuple[Receipt, list[Entry]]:
         name, user = append.address.name, append.user
-        record = self.user(user)
+        record = self._tables.find_user(user)
         group = self._tables.find_group(name)
-        if group is None or user not in group.members:
-            if (left := record.left_group(name)) is not None:
+        if record is None or group is None or user not in group.members:
+            if record is not None and (left := record.left_group(name)) is not None:
                 return Receipt(left, 0), []
             raise not_member(user, name)
         audience = self._crowd(group, user)
@@ -236,6 +236,8 @@ class Rules:
         if not record.seen and record.unseen_from.get(sender):
             self.user(sender).waiting_for_unseen -= 1
             record.unseen_from[sender] -= 1
+            if not record.unseen_from[sender]:
+                del record.unseen_from[sender]
             self._tables.touch(("unseen", receiver, sender))
 
     def start_after(

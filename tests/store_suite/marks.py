@@ -14,7 +14,8 @@ class ReadMarks(StoreCase):
 
     def mark(self, user: str, address: Address, seq: int) -> set[str]:
         """Move a mark; to whom it is news."""
-        return set(self.result(self.store.mark_read(user, address, seq)))
+        told: frozenset[str] = self.result(self.store.mark_read(user, address, seq))
+        return set(told)
 
     def refuse_mark(self, code: Code, *mark: Any) -> None:
         """Check that a mark is refused."""

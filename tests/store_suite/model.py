@@ -14,6 +14,7 @@ from hypothesis.stateful import (
 
 from chatsvc.messages.entries import Address, Entry, conversation
 from chatsvc.messages.errors import Refused
+from chatsvc.store import Start
 from tests.store_suite.driver import StoreCase, group, seqs, to, topic
 
 USERS = ("alice", "bob", "carol", "dave")
@@ -25,6 +26,7 @@ users = st.sampled_from(USERS)
 groups = st.sampled_from(GROUPS)
 topics = st.sampled_from(TOPICS)
 filters = st.sampled_from(FILTERS)
+devices = st.sampled_from((None, "phone", "tablet"))
 
 
 def heard_by(topic_filter: str, name: str) -> bool:
@@ -53,6 +55,8 @@ class TheFeedAndItsModel(RuleBasedStateMachine):
         self.born: dict[str, int] = {}
         self.filters: dict[str, set[str]] = {name: set() for name in USERS}
         self.keys: dict[tuple[str, int], int] = {}
+        self.retained: dict[str, int] = {}
+        self.positions: dict[tuple[str, str | None], int] = {}
 
     @initialize()
     def open(self) -> None:
@@ -89,7 +93,9 @@ class TheFeedAndItsModel(RuleBasedStateMachine):
     @rule(user=users, name=topics, retain=st.booleans())
     def publish(self, user: str, name: str, *, retain: bool) -> None:
         """A message to a topic is for those who have a durable filter then."""
-        self.case.send(user, topic(name), retain=retain)
+        seq = self.case.send(user, topic(name), retain=retain)
+        if retain:
+            self.retained[name] = seq
         self.commit(
             {who for who in USERS if any(heard_by(f, name) for f in self.filters[who])}, "message"
         )
@@ -140,7 +146,58 @@ class TheFeedAndItsModel(RuleBasedStateMachine):
         self.case.unsubscribe(user, topic_filter)
         self.filters[user].discard(topic_filter)
 
+    @rule(user=users, name=topics)
+    def clear(self, user: str, name: str) -> None:
+        """A topic has no retained message any more; what clears it is a message as any."""
+        self.case.send(user, topic(name), "", retain=True)
+        self.retained.pop(name, None)
+        self.commit(
+            {who for who in USERS if any(heard_by(f, name) for f in self.filters[who])}, "message"
+        )
+
+    @rule(user=users, device=devices, part=st.floats(0, 1))
+    def prove(self, user: str, device: str | None, part: float) -> None:
+        """A position moves forward, that of a device only where it is known."""
+        seq = int(part * self.case.store.head)
+        self.case.proven(user, seq, device)
+        if device is None or (user, device) in self.positions:
+            self.positions[user, device] = max(seq, self.positions.get((user, device), 0))
+
+    @rule(user=users, device=devices)
+    def begin(self, user: str, device: str | None) -> None:
+        """A reader begins at its position, a new device at its user's, which it keeps."""
+        position = self.positions.setdefault((user, device), self.positions.get((user, None), 0))
+        self.case.assertEqual(self.case.start_for(user, device), Start(position, position))
+
     # --- what is read ---
+
+    @rule(user=users)
+    def admit(self, user: str) -> None:
+        """A user is told of its groups, with its roles, and of its durable filters."""
+        standing = self.case.result(self.case.store.admit(user))
+        roles = {
+            name: "owner" if members[0] == user else "member"
+            for name, members in self.members.items()
+            if user in members
+        }
+        self.case.assertEqual(standing.seq, self.case.store.head)
+        self.case.assertEqual(standing.groups, roles)
+        self.case.assertEqual(sorted(standing.filters), sorted(self.filters[user]))
+
+    @rule(name=groups)
+    def list_members(self, name: str) -> None:
+        """A group has those who joined and did not leave; the longest-standing one owns it."""
+        members = self.members[name]
+        if members:
+            roles = dict.fromkeys(members, "member") | {members[0]: "owner"}
+            self.case.assertEqual(self.case.roles(members[-1], name), roles)
+
+    @rule(topic_filter=filters, limits=st.lists(st.integers(1, 3), min_size=1, max_size=2))
+    def replay(self, topic_filter: str, limits: list[int]) -> None:
+        """Of each topic that matches, the last retained message, in the order of the log."""
+        found = self.case.matching(topic_filter, retained=True, limits=limits)
+        expected = [seq for name, seq in self.retained.items() if heard_by(topic_filter, name)]
+        self.case.assertEqual(seqs(found), sorted(expected))
 
     @rule(
         user=users,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from chatsvc.messages.errors import Code, Refused
 from chatsvc.store import Loss, Start
+from chatsvc.store.rules import MAX_DEVICES
 from tests.store_suite.driver import StoreCase, group, seqs, to, topic
 
 
@@ -103,6 +105,16 @@ class Positions(StoreCase):
         self.assertEqual(self.start_for("bob", "unused").after, last)
         self.assertEqual(self.start_for("bob", "begun").after, 0)
         self.assertEqual(self.start_for("bob", "saved").after, 1)
+
+    def test_the_devices_of_a_user_are_bounded(self) -> None:
+        """One more than the most is refused; known ones and other users' are not."""
+        for number in range(MAX_DEVICES):
+            self.start_for("bob", f"d{number}")
+        with self.assertRaises(Refused) as caught:
+            self.start_for("bob", "more")
+        self.assertEqual(caught.exception.code, Code.QUOTA_EXCEEDED)
+        self.assertEqual(self.start_for("bob", "d0").after, 0)
+        self.assertEqual(self.start_for("alice", "more").after, 0)
 
 
 class Retention(StoreCase):

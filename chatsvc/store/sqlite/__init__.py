@@ -41,6 +41,7 @@ from chatsvc.store import (
 from chatsvc.store.reading import Reading
 from chatsvc.store.sqlite.file import LogFile, Unusable, explained
 from chatsvc.store.sqlite.reader import Reader
+from chatsvc.store.sqlite.records import ROOM
 from chatsvc.store.sqlite.writer import Job, Outcome, Task, Writer
 
 __all__ = ["Lane", "SqliteStore"]
@@ -68,7 +69,8 @@ class Lane(Protocol):
 class SqliteStore:
     """See the module. ``retention`` is in seconds, ``quota`` in messages.
 
-    ``writing`` is one thread, ``reading`` may be several.
+    ``writing`` is one thread, ``reading`` may be several; ``room`` is how many rows of records the
+    writer keeps in memory.
     """
 
     log = Logger()
@@ -82,6 +84,7 @@ class SqliteStore:
         *,
         retention: float,
         quota: int,
+        room: int = ROOM,
     ) -> None:
         self.epoch = ""
         self.head = 0
@@ -90,12 +93,13 @@ class SqliteStore:
         self._quota = quota
         self._writing = writing
         self._reading = reading
-        self._writer = Writer(file, clock, retention=retention, quota=quota)
+        self._writer = Writer(file, clock, retention=retention, quota=quota, room=room)
         self._readers: list[Reader] = []
         self._announce: Announce = lambda _: None
         self._queue: deque[tuple[Job, Deferred[Any]]] = deque()
         self._under_way = False
         self._unreadable = False
+        self._open = False
         self._when_done: list[Deferred[None]] = []
         self._expiry = LoopingCall(self._expire)
         self._expiry.clock = clock
@@ -124,6 +128,7 @@ class SqliteStore:
         self.epoch = self._writer.epoch
         self._writing.start()
         self._reading.start()
+        self._open = True
         self._expiry.start(1.0, now=False)
 
     def stop(self) -> Deferred[None]:
@@ -136,6 +141,9 @@ class SqliteStore:
         return done.addCallback(self._close)
 
     def _close(self, _: None) -> None:
+        if not self._open:
+            return
+        self._open = False
         self._writing.stop()
         self._reading.stop()
         for reader in self._readers:
@@ -174,7 +182,10 @@ class SqliteStore:
         for outcome, answer in zip(outcomes, answers, strict=True):
             for entry in outcome.entries:
                 self.head = entry.seq
-                self._announce(entry)
+                try:
+                    self._announce(entry)
+                except Exception:
+                    self.log.failure("announcing entry {seq}", seq=entry.seq)
             if isinstance(outcome.result, Refused):
                 answer.errback(Failure(outcome.result))
             else:
@@ -240,7 +251,10 @@ class SqliteStore:
 
     def _with_reader(self, work: Callable[[Reading], T]) -> T:
         """Do ``work`` in one of the reading threads."""
-        reader = self._readers.pop() if self._readers else Reader(self._file.connect_reader())
+        try:
+            reader = self._readers.pop()
+        except IndexError:
+            reader = Reader(self._file.connect_reader())
         try:
             with reader.snapshot():
                 result = work(Reading(reader, reader, self._quota))

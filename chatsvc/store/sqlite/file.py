@@ -7,7 +7,9 @@ another program's database, a damaged file. Each refusal is an :class:`Unusable`
 operator what is wrong; nothing has been changed then.
 
 Every connection is in WAL mode: one writes while any number read, each from the last commit before
-it began.
+it began. One more is open all the time and does nothing: when the last connection closes and
+another is opened, SQLite reads its log anew, and would find there again what a commit that failed
+had written.
 """
 
 from __future__ import annotations
@@ -111,6 +113,7 @@ class LogFile:
         self._migrations = migrations
         self._vfs = vfs
         self._lock: int | None = None
+        self._anchor: apsw.Connection | None = None
 
     # --- life ---
 
@@ -125,33 +128,34 @@ class LogFile:
         if not self.path.parent.is_dir():
             raise Unusable(f"{self.path.parent} is not a directory")
         with explained(self.path):
-            self._take_lock()
             try:
+                self._take_lock()
                 if not self.path.exists():
                     self.path.touch(0o600)  # only its owner may read what people say
                 self._prepare()
+                self._anchor = self._connect(0)
+                self._anchor.execute("SELECT head FROM log").fetchall()
             except BaseException:
                 self.close()
                 raise
 
     def close(self) -> None:
         """Let others have the file; connections are closed before."""
+        if self._anchor is not None:
+            self._anchor.close()
+            self._anchor = None
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def _take_lock(self) -> None:
-        lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        name = f"{self.path}.lock"
+        lock = self._lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(lock, 20).decode("ascii", "replace").strip()
-            os.close(lock)
             raise Unusable(f"{self.path} is in use by another server (process {holder})") from None
-        except BaseException:
-            os.close(lock)
-            raise
-        self._lock = lock
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
 
@@ -159,7 +163,9 @@ class LogFile:
 
     def connect(self) -> apsw.Connection:
         """The connection that writes."""
-        connection = self._connect()
+        return self._writing(self._connect(0))
+
+    def _writing(self, connection: apsw.Connection) -> apsw.Connection:
         connection.pragma("synchronous", self.durability)
         connection.pragma("cache_size", -WRITER_CACHE)
         connection.pragma("wal_autocheckpoint", CHECKPOINT)
@@ -169,13 +175,13 @@ class LogFile:
 
     def connect_reader(self) -> apsw.Connection:
         """A connection that only reads."""
-        connection = self._connect()
+        connection = self._connect(0)
         connection.pragma("query_only", True)  # noqa: FBT003 - a pragma's value
         connection.pragma("cache_size", -READER_CACHE)
         return connection
 
-    def _connect(self) -> apsw.Connection:
-        flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+    def _connect(self, flags: int) -> apsw.Connection:
+        flags |= apsw.SQLITE_OPEN_READWRITE
         connection = apsw.Connection(str(self.path), flags, self._vfs)
         connection.set_busy_timeout(BUSY)
         connection.pragma("trusted_schema", False)  # noqa: FBT003 - a pragma's value
@@ -185,7 +191,8 @@ class LogFile:
 
     def _prepare(self) -> None:
         """Bring the file into the present format, and look whether it is sound so far."""
-        connection = self.connect()
+        connection = self._writing(self._connect(apsw.SQLITE_OPEN_CREATE))
+        connection.pragma("synchronous", "full")  # also for what tells that the rest is not
         try:
             version = self._format_of(connection)
             if connection.pragma("journal_mode", "wal") != "wal":
@@ -230,10 +237,14 @@ class LogFile:
         target = self._free_name(f"{self.path}.format-{version}")
         self.log.info("copying {path} to {target} first", path=self.path, target=target)
         copy_database(connection, target)
-        with connection:
-            for script in self._migrations[version:]:
-                connection.execute(script)
-            connection.pragma("user_version", len(self._migrations))
+        try:
+            with connection:
+                for script in self._migrations[version:]:
+                    connection.execute(script)
+                connection.pragma("user_version", len(self._migrations))
+        except BaseException:
+            target.unlink()  # nothing has changed
+            raise
         self.log.info("{path} is in format {new} now", path=self.path, new=len(self._migrations))
 
     @staticmethod

@@ -15,13 +15,13 @@ import apsw
 import msgspec
 from msgspec import Struct
 
-from chatsvc.store.sqlite.statements import delete_each, insert_each, run
+from chatsvc.store.sqlite.statements import delete_each, put_each, run
 from chatsvc.store.tables import Group, Interval, Row, Tables, User
 
-__all__ = ["CachedTables", "load_group", "load_user"]
+__all__ = ["ROOM", "CachedTables", "load_group", "load_user"]
 
-ROOM: Final = 100_000
-"""Rows of users, and of groups, in memory, above which the least recently used are forgotten."""
+ROOM: Final = 200_000
+"""Rows in memory, about, above which the records that were not used for longest are forgotten."""
 
 _USER: Final = """
 SELECT json_object(
@@ -115,11 +115,14 @@ class CachedTables(Tables):
         super().__init__()
         self._connection = connection
         self._room = room
+        self._held = 0
         self._touched: dict[Row, None] = {}
 
     def find_user(self, name: str) -> User | None:
         """What is known of a user, None before it is spoken of."""
-        user = self._users.pop(name, None) or load_user(self._connection(), name)
+        user = self._users.pop(name, None)
+        if user is None and (user := load_user(self._connection(), name)) is not None:
+            self._held += _size(user)
         if user is not None:
             self._users[name] = user  # the last used is the last here
         return user
@@ -129,6 +132,7 @@ class CachedTables(Tables):
         group = self._groups.pop(name, None)
         if group is None and ("group", name) not in self._touched:
             group = load_group(self._connection(), name)
+            self._held += 0 if group is None else _size(group)
         if group is not None:
             self._groups[name] = group
         return group
@@ -142,18 +146,24 @@ class CachedTables(Tables):
     def touch(self, row: Row) -> None:
         """Note that a row must be written."""
         self._touched[row] = None
+        self._held += 1
 
     def forget(self) -> None:
         """Forget everything, what was to be written as well."""
+        self._held = 0
         self._touched.clear()
         self._users.clear()
         self._groups.clear()
         self._marks.clear()
 
     def trim(self) -> None:
-        """Forget the records that were not used for longest, where there are too many."""
-        _trim(self._users, self._room)
-        _trim(self._groups, self._room)
+        """Forget the records that were not used for longest, where there are too many.
+
+        Only what is written may be forgotten. Half of the room is made, so that this looks at all
+        of them only once in a while.
+        """
+        if self._held > self._room:
+            self._held = _trim(self._users, self._room // 4) + _trim(self._groups, self._room // 4)
 
     # --- writing ---
 
@@ -212,14 +222,17 @@ class CachedTables(Tables):
         return [(name, user, group.members[user], group.since[user])]
 
 
-def _trim(records: dict[str, R], room: int) -> None:
-    """Forget the records that were not used for longest, where there are too many."""
+def _trim(records: dict[str, R], room: int) -> int:
+    """Forget the records that were not used for longest; how many rows those left are."""
+    held = 0
     for count, record in enumerate(reversed(records.values())):
-        room -= _size(record)
-        if room < 0:
+        size = _size(record)
+        if held + size > room:
             for name in list(records)[: len(records) - count]:
                 del records[name]
-            return
+            break
+        held += size
+    return held
 
 
 def _size(record: User | Group) -> int:
@@ -241,7 +254,7 @@ class _Kind(NamedTuple):
 def _kind(
     table: str, columns: int, key: Sequence[str], rows: Callable[..., list[tuple[Any, ...]]]
 ) -> _Kind:
-    return _Kind(delete_each(table, key), insert_each(table, ["?"] * columns), rows)
+    return _Kind(delete_each(table, key), put_each(table, ["?"] * columns), rows)
 
 
 _KINDS: Final = {

@@ -14,20 +14,25 @@ from typing import Any, Final
 import apsw
 import msgspec
 
-__all__ = ["delete_each", "insert_each", "run"]
+__all__ = ["delete_each", "insert_each", "put_each", "run"]
 
 _encoder: Final = msgspec.json.Encoder()
 
 
 def insert_each(table: str, columns: Sequence[str]) -> str:
-    """A statement that inserts the rows of a JSON array, or puts them in the place of old ones.
+    """A statement that inserts the rows of a JSON array; it fails where one is there already.
 
     Each of ``columns`` is an expression in which ``?`` stands for the row's value at its place.
     """
     values = ", ".join(
         column.replace("?", f"value ->> {index}") for index, column in enumerate(columns)
     )
-    return f"INSERT OR REPLACE INTO {table} SELECT {values} FROM json_each(?)"
+    return f"INSERT INTO {table} SELECT {values} FROM json_each(?)"
+
+
+def put_each(table: str, columns: Sequence[str]) -> str:
+    """As :func:`insert_each`, in the place of rows that are there already."""
+    return insert_each(table, columns).replace("INSERT", "INSERT OR REPLACE", 1)
 
 
 def delete_each(table: str, key: Sequence[str]) -> str:

@@ -29,8 +29,8 @@ from chatsvc.store import Append, Receipt
 from chatsvc.store.rules import Rules
 from chatsvc.store.spans import runs_of
 from chatsvc.store.sqlite.file import LogFile
-from chatsvc.store.sqlite.records import CachedTables
-from chatsvc.store.sqlite.statements import insert_each, run
+from chatsvc.store.sqlite.records import ROOM, CachedTables
+from chatsvc.store.sqlite.statements import insert_each, put_each, run
 
 __all__ = ["Job", "Outcome", "Task", "Writer"]
 
@@ -49,7 +49,7 @@ _waiting = msgspec.json.Decoder(list[tuple[str, str, int]]).decode
 
 INSERT_ENTRIES: Final = insert_each("entries", ["?"] * 7)
 INSERT_KEYS: Final = insert_each("keys", ["?", "?", "unhex(?)", "?", "?"])
-INSERT_RETAINED: Final = insert_each("retained", ["?", "?", "?"])
+PUT_RETAINED: Final = put_each("retained", ["?", "?", "?"])
 STATEMENTS: Final = {
     "keys": """
         SELECT json_group_array(json_array(k.user, k.key, hex(digest), seq, ts))
@@ -98,18 +98,26 @@ class Outcome(NamedTuple):
 
 
 class Writer:
-    """See the module. ``retention`` is in seconds, ``quota`` in messages."""
+    """See the module. ``retention`` is in seconds, ``quota`` in messages, ``room`` in rows."""
 
     log = Logger()
 
-    def __init__(self, file: LogFile, clock: IReactorTime, *, retention: float, quota: int) -> None:
+    def __init__(
+        self,
+        file: LogFile,
+        clock: IReactorTime,
+        *,
+        retention: float,
+        quota: int,
+        room: int = ROOM,
+    ) -> None:
         self.epoch = ""
         self._file = file
         self._clock = clock
         self._retention = retention
         self._quota = quota
         self._connection: apsw.Connection | None = None
-        self._tables = CachedTables(self._connected)
+        self._tables = CachedTables(self._connected, room)
         self._rules = Rules(self, self._tables, clock, retention=retention, quota=quota)
         self._stored = (0, 0)
         self._failing = False
@@ -128,9 +136,14 @@ class Writer:
 
     def close(self) -> None:
         """End, with all that was committed in the file."""
-        if self._connection is not None:
+        if self._connection is None:
+            return
+        try:
             self._file.leave_clean(self._connection)
-            self._connection.close()
+        except apsw.Error as error:
+            self._note(error)
+        self._connection.close()
+        self._connection = None
 
     @property
     def head(self) -> int:
@@ -320,7 +333,7 @@ class Writer:
             ],
         )
         kept = [(topic, e.seq, _text(e)) for topic, e in self._retained.items() if e is not None]
-        run(connection, INSERT_RETAINED, kept)
+        run(connection, PUT_RETAINED, kept)
         for topic, entry in self._retained.items():
             if entry is None:
                 connection.execute(STATEMENTS["clear"], (topic,))
