@@ -15,7 +15,7 @@ PLUGIN = Path(__file__).parent.parent / "twisted" / "plugins" / "chatsvc_plugin.
 MOST_LINES = 600
 
 FLOORS = [
-    ["chatsvc.tap"],
+    ["chatsvc.cli", "chatsvc.tap"],
     ["chatsvc.service"],
     ["chatsvc.websocket"],
     ["chatsvc.draining", "chatsvc.session"],
@@ -24,9 +24,19 @@ FLOORS = [
     ["chatsvc.connection", "chatsvc.proof", "chatsvc.state"],
     ["chatsvc.registry"],
     ["chatsvc.store.memory", "chatsvc.store.sqlite.lanes"],
-    ["chatsvc.store.memory_log", "chatsvc.store.sqlite"],
-    ["chatsvc.store.runs", "chatsvc.store.sqlite.reader", "chatsvc.store.sqlite.writer"],
-    ["chatsvc.store.reading", "chatsvc.store.sqlite.file", "chatsvc.store.sqlite.records"],
+    ["chatsvc.store.memory_log", "chatsvc.store.sqlite", "chatsvc.store.sqlite.transfer"],
+    [
+        "chatsvc.store.runs",
+        "chatsvc.store.sqlite.reader",
+        "chatsvc.store.sqlite.soundness",
+        "chatsvc.store.sqlite.writer",
+    ],
+    [
+        "chatsvc.store.reading",
+        "chatsvc.store.sqlite.file",
+        "chatsvc.store.sqlite.lines",
+        "chatsvc.store.sqlite.records",
+    ],
     ["chatsvc.store.sqlite.schema", "chatsvc.store.sqlite.statements"],
     ["chatsvc.store.rules"],
     ["chatsvc.store.spans", "chatsvc.store.tables"],

@@ -15,8 +15,9 @@ from chatsvc.store import Member
 from chatsvc.store.spans import Mark, Span, runs_of
 from chatsvc.store.sqlite.file import LogFile
 from chatsvc.store.sqlite.reader import NAMES, Reader
+from chatsvc.store.sqlite.schema import columns_of
 from chatsvc.store.sqlite.statements import insert_each, run
-from chatsvc.store.sqlite.writer import INSERT_ENTRIES, PUT_RETAINED, _row, _text
+from chatsvc.store.sqlite.writer import INSERT_ENTRIES, PUT_RETAINED, _text
 from chatsvc.topics import matches
 from tests.store_suite.driver import group, seqs, to, topic
 
@@ -102,7 +103,11 @@ class _Reading(SynchronousTestCase):
         """Have just these entries in the log."""
         with self.connection:
             self.connection.execute("DELETE FROM entries")
-            run(self.connection, INSERT_ENTRIES, [_row(entry) for entry in entries])
+            run(
+                self.connection,
+                INSERT_ENTRIES,
+                [(*columns_of(entry), _text(entry)) for entry in entries],
+            )
             self.connection.execute("UPDATE log SET head = ?", (HEAD,))
 
     def retain(self, entries: Sequence[Entry]) -> None:

@@ -32,7 +32,7 @@ from chatsvc.store import (
 )
 from chatsvc.store.memory_log import MemoryLog, cost
 from chatsvc.store.reading import Reading
-from chatsvc.store.rules import Rules
+from chatsvc.store.rules import Rules, first_receipt
 from chatsvc.store.tables import Tables
 
 __all__ = ["MemoryStore"]
@@ -113,10 +113,7 @@ class MemoryStore:
     def _append(self, append: Append) -> Receipt:
         binding = None if append.key is None else (append.user, append.key)
         if binding is not None and (bound := self._keys.get(binding)) is not None:
-            digest, first = bound
-            if digest != append.digest:
-                raise Refused(Code.KEY_CONFLICT, "this key was used for something else")
-            return Receipt(first.seq, first.ts, dup=True)
+            return first_receipt(append, *bound)
         receipt, entries = self._rules.decide(append)
         if append.retain:
             self._retain(entries[0])

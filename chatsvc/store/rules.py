@@ -5,7 +5,7 @@ what from where. It appends nothing itself: :meth:`Rules.decide` returns the ent
 stored, with the tables already as they are after them, and told of each row that changed. A refusal
 leaves everything as it was. What it must know of the log it asks through :class:`LogView`.
 
-Keys come before all rules, and are the store's own business: see :mod:`chatsvc.store`.
+Keys come before all rules; the store looks them up, and answers by :func:`first_receipt`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from chatsvc.store import Append, DeviceKey, Receipt, Standing
 from chatsvc.store.spans import messages_of
 from chatsvc.store.tables import Group, Interval, Tables, User
 
-__all__ = ["MAX_GROUPS", "LogView", "Rules", "not_member"]
+__all__ = ["MAX_GROUPS", "LogView", "Rules", "first_receipt", "not_member"]
 
 MAX_GROUPS: Final = 1000
 """The most groups of one user."""
@@ -314,6 +314,16 @@ class Rules:
         """End a durable subscription."""
         for changed in self.user(user).end_filter(topic_filter, self.last, self.floor):
             self._tables.touch(("hearing", user, "topic", changed))
+
+
+def first_receipt(append: Append, digest: bytes, first: Receipt) -> Receipt:
+    """What an append gets whose key is bound: what the one got that has bound it.
+
+    :raises Refused: that was something else.
+    """
+    if digest != append.digest:
+        raise Refused(Code.KEY_CONFLICT, "this key was used for something else")
+    return Receipt(first.seq, first.ts, dup=True)
 
 
 def not_member(user: str, group: str) -> Refused:

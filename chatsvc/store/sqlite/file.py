@@ -18,7 +18,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
@@ -27,7 +27,7 @@ from twisted.logger import Logger
 
 from chatsvc.store.sqlite.schema import APPLICATION_ID, MIGRATIONS
 
-__all__ = ["Durability", "LogFile", "Unusable", "copy_database", "explained"]
+__all__ = ["Durability", "LogFile", "Unusable", "copy_database", "explained", "sync"]
 
 Durability: TypeAlias = Literal["full", "normal"]
 
@@ -142,7 +142,8 @@ class LogFile:
     def close(self) -> None:
         """Let others have the file; connections are closed before."""
         if self._anchor is not None:
-            self._anchor.close()
+            with suppress(apsw.Error):  # it is closed all the same
+                self._anchor.close()
             self._anchor = None
         if self._lock is not None:
             os.close(self._lock)
@@ -301,16 +302,17 @@ def copy_database(
             copy.pragma("journal_mode", "delete")  # one file, nothing beside it
         finally:
             copy.close()
-        _sync(target)
+        sync(target)
+        sync(target.parent)
     except BaseException:
         target.unlink()
         raise
 
 
-def _sync(path: Path) -> None:
-    for name in (path, path.parent):
-        descriptor = os.open(name, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def sync(path: Path) -> None:
+    """Have a file, or the names in a directory, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

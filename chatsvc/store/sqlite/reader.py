@@ -81,8 +81,8 @@ def _read(order: str) -> str:
 def _topics(order: str) -> str:
     return f"""
     SELECT json_group_array(json_array(seq, sender, topic) ORDER BY seq {order})
-    FROM (SELECT seq, sender, topic FROM entries WHERE topic IS NOT NULL AND seq > ? AND seq <= ?
-          ORDER BY seq {order} LIMIT ?)"""
+    FROM (SELECT seq, sender, topic FROM entries INDEXED BY entries_topic
+          WHERE topic IS NOT NULL AND seq > ? AND seq <= ? ORDER BY seq {order} LIMIT ?)"""
 
 
 STATEMENTS: Final = {

@@ -13,9 +13,12 @@ that each run is one stretch of one index. The other tables hold what is beside 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
-__all__ = ["APPLICATION_ID", "MIGRATIONS"]
+from chatsvc.messages.entries import Entry
+from chatsvc.store.spans import runs_of
+
+__all__ = ["APPLICATION_ID", "MIGRATIONS", "columns_of"]
 
 APPLICATION_ID: Final = 0x43484154
 """Tells our files from other SQLite databases: "CHAT"."""
@@ -115,3 +118,16 @@ MIGRATIONS: Final = (
     ) STRICT, WITHOUT ROWID;
     """,
 )
+
+
+def columns_of(entry: Entry) -> tuple[Any, ...]:
+    """The columns in which an entry can be looked for: all of ``entries`` but ``body``."""
+    kind, name = entry.address.kind, entry.address.name
+    return (
+        entry.seq,
+        entry.ts,
+        runs_of(entry)[0],
+        entry.sender,
+        name if kind == "to" else None,
+        name if kind == "topic" else None,
+    )

@@ -8,13 +8,15 @@ asked for the whole batch at once; records of groups and users are kept in memor
 
 When a batch fails, because the disk is full or broken, nothing of it has happened: every job that
 had to be kept is refused as ``unavailable``, and what was known in memory is read anew, over a new
-connection. Jobs that only *would* have left a trace, such as that somebody was seen, are answered
+connection. Where it was the commit that failed, that connection tells whether it was done all the
+same. Jobs that only *would* have left a trace, such as that somebody was seen, are answered
 from what is stored, so that people can come and read while nothing can be written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import apsw
@@ -26,10 +28,11 @@ from twisted.logger import Logger
 from chatsvc.messages.entries import Entry
 from chatsvc.messages.errors import Code, Refused
 from chatsvc.store import Append, Receipt
-from chatsvc.store.rules import Rules
+from chatsvc.store.rules import Rules, first_receipt
 from chatsvc.store.spans import runs_of
 from chatsvc.store.sqlite.file import LogFile
 from chatsvc.store.sqlite.records import ROOM, CachedTables
+from chatsvc.store.sqlite.schema import columns_of
 from chatsvc.store.sqlite.statements import insert_each, put_each, run
 
 __all__ = ["Job", "Outcome", "Task", "Writer"]
@@ -44,6 +47,7 @@ COUNTED: Final = 10_000
 
 _encode = msgspec.json.Encoder().encode
 _keys = msgspec.json.Decoder(list[tuple[str, str, str, int, int]]).decode
+_entries = msgspec.json.Decoder(list[Entry]).decode
 _old = msgspec.json.Decoder(list[tuple[int, int, int]]).decode
 _waiting = msgspec.json.Decoder(list[tuple[str, str, int]]).decode
 
@@ -62,13 +66,15 @@ STATEMENTS: Final = {
     "any": "SELECT 1 FROM entries WHERE talk = ? LIMIT 1",
     "retained": "SELECT 1 FROM retained WHERE topic = ?",
     "clear": "DELETE FROM retained WHERE topic = ?",
+    "above": """
+        SELECT '[' || group_concat(body, ',' ORDER BY seq) || ']' FROM entries WHERE seq > ?""",
     "oldest": """
         SELECT json_group_array(json_array(seq, ts, size) ORDER BY seq)
         FROM (SELECT seq, ts, octet_length(body) AS size FROM entries ORDER BY seq LIMIT ?)""",
     "unseen": """
         SELECT json_group_array(json_array(sender, receiver, expired)) FROM (
             SELECT e.sender, e.receiver, count(*) AS expired
-            FROM entries AS e CROSS JOIN unseen AS u
+            FROM entries AS e NOT INDEXED CROSS JOIN unseen AS u
             ON u.receiver = e.receiver AND u.sender = e.sender
             WHERE e.seq <= ? GROUP BY e.sender, e.receiver)""",
     "expire": "DELETE FROM entries WHERE seq <= ?",
@@ -142,12 +148,11 @@ class Writer:
             self._file.leave_clean(self._connection)
         except apsw.Error as error:
             self._note(error)
-        self._connection.close()
-        self._connection = None
+        self._disconnect()
 
     @property
     def head(self) -> int:
-        """The last entry that is committed."""
+        """The last entry that is committed, and given out as such."""
         return self._stored[0]
 
     def _connected(self) -> apsw.Connection:
@@ -155,15 +160,22 @@ class Writer:
             self._connection = self._file.connect()
         return self._connection
 
+    def _disconnect(self) -> None:
+        """Let go of the file, and with it of a transaction that is not committed."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(apsw.Error):  # it is closed all the same
+                connection.close()
+
     def _begin_anew(self) -> None:
         """Forget what is not stored, and know what is."""
-        self._forget_batch()
-        self._tables.forget()
-        self._received.clear()
         connection = self._connected()
         head, floor, self.epoch = connection.execute("SELECT head, floor, epoch FROM log").get
-        self._stored = self._rules.last, self._rules.floor = head, floor
         self._retained_count = connection.execute("SELECT count(*) FROM retained").get
+        self._stored = self._rules.last, self._rules.floor = head, floor
+        self._tables.forget()
+        self._received.clear()
+        self._forget_batch()
 
     def _forget_batch(self) -> None:
         self._entries.clear()
@@ -178,7 +190,11 @@ class Writer:
 
         Raises nothing: what could not be done is in the outcomes.
         """
+        outcomes: list[Outcome] = []
+        found: list[Entry] = []
         try:
+            if self._connection is None:
+                found = self._reconnect()
             connection = self._connected()
             changes = connection.total_changes()
             connection.execute("BEGIN IMMEDIATE")
@@ -188,15 +204,18 @@ class Writer:
             connection.execute("COMMIT")
         except Exception as error:
             self._note(error)
-            return self._after_failure(jobs)
-        self._stored = (self._rules.last, self._rules.floor)
-        self._forget_batch()
-        self._tables.trim()
-        if len(self._received) > COUNTED:
-            self._received.clear()
-        if self._failing and connection.total_changes() != changes:
-            self._failing = False
-            self.log.info("the log can be written again")
+            outcomes = self._after_failure(jobs, outcomes)
+        else:
+            self._stored = (self._rules.last, self._rules.floor)
+            self._forget_batch()
+            self._tables.trim()
+            if len(self._received) > COUNTED:
+                self._received.clear()
+            if self._failing and connection.total_changes() != changes:
+                self._failing = False
+                self.log.info("the log can be written again")
+        if found:
+            outcomes[0] = Outcome(outcomes[0].result, [*found, *outcomes[0].entries])
         return outcomes
 
     def _note(self, error: Exception) -> None:
@@ -206,18 +225,33 @@ class Writer:
             self.log.error("the log cannot be written: {error}", error=error)
         self._failing = True
 
-    def _after_failure(self, jobs: Sequence[Job]) -> list[Outcome]:
+    def _reconnect(self) -> list[Entry]:
+        """Know what is stored; the entries of a commit that was done although it failed.
+
+        They were refused as ``unavailable``, but they are in the log, so everybody is to see them.
+        """
+        told = self.head
+        found: list[Entry] = _entries(
+            self._connected().execute(STATEMENTS["above"], (told,)).get or "[]"
+        )
+        self._begin_anew()
+        return found
+
+    def _after_failure(self, jobs: Sequence[Job], outcomes: list[Outcome]) -> list[Outcome]:
+        """What came of a batch that failed: nothing, unless it was its commit and that was done."""
+        intended = (self._rules.last, self._rules.floor)
         try:
-            if self._connection is not None:
-                self._connection.close()  # and with it the transaction
-            self._connection = None
+            self._disconnect()
+            connection = self._connected()
+            bounds = connection.execute("SELECT head, floor FROM log").get
+            done = outcomes and self._stored != bounds == intended
             self._begin_anew()
+            if done:
+                return outcomes
             return [self._do_without_writing(job) for job in jobs]
         except Exception as error:
             self._note(error)
-            if self._connection is not None:
-                self._connection.close()
-            self._connection = None
+            self._disconnect()
             return [Outcome(_unavailable()) for _ in jobs]
         finally:
             self._tables.forget()
@@ -240,10 +274,7 @@ class Writer:
     def _append(self, append: Append) -> Receipt:
         binding = None if append.key is None else (append.user, append.key)
         if binding is not None and (bound := self._bound.get(binding)) is not None:
-            digest, first = bound
-            if digest != append.digest:
-                raise Refused(Code.KEY_CONFLICT, "this key was used for something else")
-            return Receipt(first.seq, first.ts, dup=True)
+            return first_receipt(append, *bound)
         receipt, entries = self._rules.decide(append)
         if append.retain:
             self._retain(entries[0])
@@ -322,7 +353,8 @@ class Writer:
     def _write(self) -> None:
         """Write what the batch has brought."""
         connection = self._connected()
-        run(connection, INSERT_ENTRIES, [_row(entry) for entry in self._entries])
+        entries = [(*columns_of(entry), _text(entry)) for entry in self._entries]
+        run(connection, INSERT_ENTRIES, entries)
         run(
             connection,
             INSERT_KEYS,
@@ -371,20 +403,6 @@ class Writer:
         self._rules.floor = floor
         self._received.clear()
         return room < 0 or floor == oldest[-1][0]
-
-
-def _row(entry: Entry) -> tuple[Any, ...]:
-    """An entry as a row of ``entries``."""
-    kind, name = entry.address.kind, entry.address.name
-    return (
-        entry.seq,
-        entry.ts,
-        runs_of(entry)[0],
-        entry.sender,
-        name if kind == "to" else None,
-        name if kind == "topic" else None,
-        _text(entry),
-    )
 
 
 def _text(value: object) -> str:
