@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple, Self
@@ -55,12 +55,15 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "80", "LC_ALL": "C.UTF-8"}
 
 
-def run(*arguments: str, timeout: float = 10.0) -> Outcome:
-    """Run twistd with ``arguments`` until it ends; killed if that takes too long."""
-    with TemporaryDirectory(prefix="chatsvc-") as directory:
+def run(*arguments: str, timeout: float = 10.0, directory: Path | None = None) -> Outcome:
+    """Run twistd with ``arguments`` until it ends; killed if that takes too long.
+
+    It runs in ``directory``, or in one of its own.
+    """
+    with TemporaryDirectory(prefix="chatsvc-") as own:
         process = subprocess.Popen(
             [str(TWISTD), *arguments],
-            cwd=directory,
+            cwd=directory or own,
             env=_environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -80,32 +83,31 @@ class Server:
     """A running server; a context manager that leaves nothing behind.
 
     ``options`` are those of ``twistd chat``; without ``--port`` or ``--listen`` it takes a free
-    port. With ``tac`` it is ``twistd -ny`` of that file instead.
+    port. With ``tac`` it is ``twistd -ny`` of that file instead. It runs in ``directory``, so that
+    another finds there what it left, or in one of its own. ``under`` is a command that runs it.
     """
 
-    def __init__(self, *options: str, tac: Path | None = None) -> None:
+    def __init__(
+        self,
+        *options: str,
+        tac: Path | None = None,
+        directory: Path | None = None,
+        under: Sequence[str] = (),
+    ) -> None:
         if tac is not None:
             self._arguments = ["-ny", str(tac)]
         else:
             given = any(option.startswith(("--port", "--listen", "-p")) for option in options)
             self._arguments = ["-n", "chat", *options, *([] if given else ["--port", "0"])]
+        self._given = directory
+        self._under = under
         self._process: subprocess.Popen[bytes] | None = None
         self._open = contextlib.ExitStack()
         self._log = Path()
         self.directory = Path()
 
     def __enter__(self) -> Self:
-        self.directory = Path(self._open.enter_context(TemporaryDirectory(prefix="chatsvc-")))
-        self._log = self.directory / "out.log"
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [str(TWISTD), *self._arguments],
-                cwd=self.directory,
-                env=_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        self.begin()
         try:
             until(self._ready, "the server listens", START_TIMEOUT)
         except BaseException:
@@ -115,6 +117,21 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def begin(self) -> None:
+        """Start the process, and wait for nothing."""
+        own = Path(self._open.enter_context(TemporaryDirectory(prefix="chatsvc-")))
+        self.directory = self._given or own
+        self._log = own / "out.log"
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [*self._under, str(TWISTD), *self._arguments],
+                cwd=self.directory,
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
 
     def _ready(self) -> bool:
         assert self._process is not None
@@ -141,6 +158,12 @@ class Server:
     def port(self) -> int:
         """The TCP port of the first of the addresses."""
         return int(self.url.removesuffix("/ws").rpartition(":")[2])
+
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        assert self._process is not None
+        return self._process.pid
 
     @property
     def running(self) -> bool:
