@@ -32,9 +32,9 @@ class Gone(Exception):
 class Guest:
     """See the module.
 
-    ``heard`` are the messages by ``seq``, ``last`` is the text of the last of them. ``done`` are the
-    places of what was said and acknowledged, by key; ``waiting`` is what was said and not
-    acknowledged. ``topics`` are heard while it is here.
+    ``heard`` are the messages by ``seq``, ``last`` is the text of the last of them. ``done`` are
+    the places of what was said and acknowledged, by key; ``waiting`` is what was said and not.
+    ``topics`` are heard while it is here.
     """
 
     def __init__(self, name: str, *topics: str) -> None:

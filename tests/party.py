@@ -39,7 +39,6 @@ class Party:
             Guest(f"guest-{n}", *(["news/#"] if n % 4 == 1 else [])) for n in range(GUESTS)
         ]
         self.places: dict[str, int] = {}
-        self.repeated = 0
         self._test = test
         self._rng = rng
         self._url = url
@@ -158,7 +157,6 @@ class Party:
                 self._test.assertNotIn("dup", answer)
             else:
                 self._test.assertEqual((answer["seq"], answer.get("dup")), (first, True))
-                self.repeated += key not in acknowledged
 
     async def _pause(self) -> None:
         """Wait until everybody has heard all that is acknowledged."""
