@@ -63,6 +63,7 @@ class Disk(apsw.VFS):
         self.reads = 0
         self._fault: _Fault | None = None
         self._read_fault = 0
+        self._reads_stay_broken = True
         super().__init__(self.name, "")
 
     # --- what is to fail ---
@@ -89,10 +90,11 @@ class Disk(apsw.VFS):
         self.count = self.failures = 0
         self._fault = _Fault(number, error, lasting, short, blind)
 
-    def fail_reads(self, number: int = 1) -> None:
-        """Let all reads fail, from the ``number``-th from now on."""
+    def fail_reads(self, number: int, *, lasting: bool = True) -> None:
+        """Let a read fail, the ``number``-th from now on, or all from that one on."""
         self.reads = self.failures = 0
         self._read_fault = number
+        self._reads_stay_broken = lasting
 
     def heal(self) -> None:
         """Let nothing fail any more."""
@@ -103,7 +105,8 @@ class Disk(apsw.VFS):
     def broken(self) -> bool:
         """Whether something has failed, and will go on failing."""
         lasting = self._fault is not None and self._fault.lasting
-        return self.failures > 0 and (lasting or self._read_fault > 0)
+        blind = self._read_fault > 0 and self._reads_stay_broken
+        return self.failures > 0 and (lasting or blind)
 
     # --- what the files ask ---
 
@@ -121,8 +124,11 @@ class Disk(apsw.VFS):
     def read(self) -> None:
         """Count a read, which may fail."""
         self.reads += 1
-        blind = self._fault is not None and self._fault.blind and self.broken
-        if blind or 0 < self._read_fault <= self.reads:
+        fails = self._fault is not None and self._fault.blind and self.broken
+        if self._read_fault:
+            past = self.reads - self._read_fault
+            fails |= past == 0 or (past > 0 and self._reads_stay_broken)
+        if fails:
             self.failures += 1
             raise apsw.IOError("this disk cannot be read")
 

@@ -31,10 +31,9 @@ from chatsvc.store import Append, Receipt
 from chatsvc.store.sqlite import SqliteStore
 from chatsvc.store.sqlite.file import Durability, LogFile, Unusable
 from chatsvc.store.sqlite.schema import MIGRATIONS
-from tests.fakes import make_clock
+from tests.fakes import ClockLane, make_clock
 from tests.faulty_vfs import Disk, Platter, contents, put
 from tests.store_suite.driver import group, to, topic
-from tests.test_sqlite import ClockLane
 
 OFTEN, NEVER = 12, 1000
 """Pages after which the write-ahead log is brought into the file, in so short a day."""
@@ -200,7 +199,7 @@ class Day:
             if steps_broken == broken:
                 self.disk.heal()
             places = [(number, index) for index in range(len(step.asks))]
-            self._take(step.pause, [place for place in places if place not in without])
+            self.take(step.pause, [place for place in places if place not in without])
             steps_broken += self.disk.broken
             if read:
                 self.ask(Ask("history", ("alice", to("bob"), None, None, 50)))
@@ -210,7 +209,7 @@ class Day:
         for _ in range(2):
             self.clock.advance(1.0)  # what could not expire before
 
-    def _take(self, pause: float, places: Sequence[Place]) -> None:
+    def take(self, pause: float, places: Sequence[Place]) -> None:
         """Give commands in one turn, and wait for their answers."""
         before = self.disk.failures
         self.clock.advance(pause)
@@ -419,6 +418,24 @@ class AFailingDisk(DayCase):
                 day.stop()
                 return
             self._check(day, number, "reads")
+
+    def test_it_breaks_after_a_commit_and_once_more_when_it_is_healed(self) -> None:
+        """What was committed though it was refused is announced, however often it must be read."""
+        for number, read in itertools.product(range(2, 120, 8), range(1, 12)):
+            day = self.started()
+            day.disk.fail(number, lasting=True, blind=True)
+            day.take(0.0, [(0, index) for index in range(5)])
+            day.take(0.0, [(1, index) for index in range(4)])
+            day.disk.heal()
+            day.disk.fail_reads(read, lasting=False)
+            day.take(0.0, [(2, 0)])
+            day.take(0.0, [(3, 0)])
+            there = [seq for seq, *_ in self.killed(day)["entries"]]
+            told = [entry.seq for entry in day.announced]
+            self.assertEqual(sorted(told), sorted(there), (number, read))
+            self.assertEqual(told, sorted(told))
+            day.stop()
+            self.clear()
 
     def test_who_reads_is_told_and_served_again(self) -> None:
         """Whichever read fails, `unavailable` and nothing else; afterwards it is as before."""

@@ -127,6 +127,8 @@ class Writer:
         self._rules = Rules(self, self._tables, clock, retention=retention, quota=quota)
         self._stored = (0, 0)
         self._failing = False
+        self._opened = False
+        self._found: list[Entry] = []
         self._received: dict[str, tuple[int, int]] = {}
         self._retained_count = 0
         self._entries: list[Entry] = []
@@ -168,11 +170,20 @@ class Writer:
                 connection.close()
 
     def _begin_anew(self) -> None:
-        """Forget what is not stored, and know what is."""
+        """Forget what is not stored, and know what is.
+
+        Entries above those that were given out were refused as ``unavailable``, by a commit that
+        was done although it failed. They are in the log, so everybody is to see them.
+        """
         connection = self._connected()
+        found: list[Entry] = []
+        if self._opened:
+            found = _entries(connection.execute(STATEMENTS["above"], (self.head,)).get or "[]")
         head, floor, self.epoch = connection.execute("SELECT head, floor, epoch FROM log").get
         self._retained_count = connection.execute("SELECT count(*) FROM retained").get
         self._stored = self._rules.last, self._rules.floor = head, floor
+        self._found += found
+        self._opened = True
         self._tables.forget()
         self._received.clear()
         self._forget_batch()
@@ -191,10 +202,9 @@ class Writer:
         Raises nothing: what could not be done is in the outcomes.
         """
         outcomes: list[Outcome] = []
-        found: list[Entry] = []
         try:
             if self._connection is None:
-                found = self._reconnect()
+                self._begin_anew()
             connection = self._connected()
             changes = connection.total_changes()
             connection.execute("BEGIN IMMEDIATE")
@@ -214,8 +224,9 @@ class Writer:
             if self._failing and connection.total_changes() != changes:
                 self._failing = False
                 self.log.info("the log can be written again")
-        if found:
-            outcomes[0] = Outcome(outcomes[0].result, [*found, *outcomes[0].entries])
+        if self._found:
+            outcomes[0] = Outcome(outcomes[0].result, [*self._found, *outcomes[0].entries])
+            self._found = []
         return outcomes
 
     def _note(self, error: Exception) -> None:
@@ -225,18 +236,6 @@ class Writer:
             self.log.error("the log cannot be written: {error}", error=error)
         self._failing = True
 
-    def _reconnect(self) -> list[Entry]:
-        """Know what is stored; the entries of a commit that was done although it failed.
-
-        They were refused as ``unavailable``, but they are in the log, so everybody is to see them.
-        """
-        told = self.head
-        found: list[Entry] = _entries(
-            self._connected().execute(STATEMENTS["above"], (told,)).get or "[]"
-        )
-        self._begin_anew()
-        return found
-
     def _after_failure(self, jobs: Sequence[Job], outcomes: list[Outcome]) -> list[Outcome]:
         """What came of a batch that failed: nothing, unless it was its commit and that was done."""
         intended = (self._rules.last, self._rules.floor)
@@ -245,8 +244,10 @@ class Writer:
             connection = self._connected()
             bounds = connection.execute("SELECT head, floor FROM log").get
             done = outcomes and self._stored != bounds == intended
+            known = len(self._found)
             self._begin_anew()
             if done:
+                del self._found[known:]  # the outcomes have them
                 return outcomes
             return [self._do_without_writing(job) for job in jobs]
         except Exception as error:
