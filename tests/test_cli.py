@@ -1,4 +1,4 @@
-"""The real ``chatsvc``: by itself, beside a server, interrupted, and as the documents say."""
+"""The real ``chatsvc``: by itself, interrupted, and as the documents say."""
 
 from __future__ import annotations
 
@@ -13,84 +13,23 @@ import termios
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from threading import Event, Thread
 from typing import Any
-from unittest import TestCase
 
 import apsw
 
 import chatsvc
 from tests.caller import Caller
+from tests.calls import Calls
 from tests.logbook import exported, sample, tables, written
 from tests.server import Server, until
 from tests.store_suite.driver import topic
 from tests.test_transfer import GOLDEN
 
-BIN = Path(sys.executable).absolute().parent
-CHATSVC = BIN / "chatsvc"
 ROOT = Path(__file__).parent.parent
 COMMANDS = ("backup", "export", "import", "check")
 
 
-class _Calls(TestCase):
-    """Calls of ``chatsvc`` in a directory of the test's own."""
-
-    def setUp(self) -> None:
-        """Make the directory."""
-        self.directory = Path(self.enterContext(TemporaryDirectory(prefix="chatsvc-")))
-        self.path = self.directory / "chat.sqlite"
-
-    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-        """Call it, and wait for nothing."""
-        given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(
-            [str(CHATSVC), *arguments],
-            cwd=self.directory,
-            env={**os.environ, "COLUMNS": "80", "LC_ALL": "C.UTF-8"},
-            **{**given, **options},
-        )
-
-    def call(self, *arguments: str, **options: Any) -> tuple[int, bytes, str]:
-        """Call it; its status, its output, and what it says on standard error."""
-        with self.start(*arguments, **options) as process:
-            output, errors = process.communicate(timeout=60)
-        self.assertNotIn(b"Traceback", errors)
-        return process.returncode, output or b"", errors.decode()
-
-    def shell(self, script: str) -> tuple[int, bytes, str]:
-        """Run a script that calls it; the same."""
-        done = subprocess.run(
-            ["bash", "-eo", "pipefail", "-c", script],
-            cwd=self.directory,
-            env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "LC_ALL": "C.UTF-8"},
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
-        self.assertNotIn(b"Traceback", done.stderr)
-        return done.returncode, done.stdout, done.stderr.decode()
-
-    def do(self, *arguments: str, **options: Any) -> bytes:
-        """Call it, and it does it without a word on standard error; its output."""
-        status, output, errors = self.call(*arguments, **options)
-        self.assertEqual((status, errors), (0, ""))
-        return output
-
-    def refuse(self, status: int, words: str, *arguments: str) -> None:
-        """Call it, and it ends with that status, and one line with the words."""
-        before = self.names()
-        outcome, output, errors = self.call(*arguments)
-        self.assertEqual((outcome, output), (status, b""), errors)
-        self.assertRegex(errors, rf"\Achatsvc: [^\n]*{words}[^\n]*\n\Z")
-        self.assertEqual(self.names(), before)
-
-    def names(self) -> set[str]:
-        """What is in the directory, but for the lock, which may stay."""
-        return {path.name for path in self.directory.iterdir()} - {"chat.sqlite.lock"}
-
-
-class TheCommandLine(_Calls):
+class TheCommandLine(Calls):
     """How it is called."""
 
     def test_help_tells_all(self) -> None:
@@ -221,7 +160,7 @@ def _until_closed(terminal: Any) -> Iterator[bytes]:
         return  # as Linux tells of that
 
 
-class WhenItCannot(_Calls):
+class WhenItCannot(Calls):
     """Nobody reads, nobody waits, or there is no room: it ends quietly and leaves nothing."""
 
     def setUp(self) -> None:
@@ -297,99 +236,7 @@ class WhenItCannot(_Calls):
             self.assertEqual(process.stderr.read(), b"")
 
 
-class BesideAServer(_Calls):
-    """The server goes on, and what is made has all that was acknowledged before."""
-
-    def setUp(self) -> None:
-        """Start a server, and somebody who writes without a pause."""
-        super().setUp()
-        self.server = self.enterContext(Server(directory=self.directory))
-        self.acknowledged = 0
-        self.enough = Event()
-        self.writing = Thread(target=self.write)
-        self.writing.start()
-        self.addCleanup(self.stop_writing)
-        until(lambda: self.acknowledged > 50, "some messages are stored")
-
-    def write(self) -> None:
-        """Send messages to bob, one after another."""
-        with Caller(self.server.url, "alice") as alice:
-            number = 0
-            while not self.enough.is_set():
-                number += 1
-                answer = alice.ask(id=number, to="bob", msg=str(number), key=str(number))
-                self.acknowledged = answer["seq"]
-
-    def stop_writing(self) -> None:
-        """Stop the writer, and look that nothing went wrong."""
-        self.enough.set()
-        self.writing.join()
-
-    def stop(self) -> str:
-        """Stop the server; the epoch it had."""
-        self.stop_writing()
-        with Caller(self.server.url, program=True) as bob:
-            epoch = bob.hello("bob")["epoch"]
-        self.server.stop()
-        self.assertNotIn("Traceback", self.server.log)
-        return str(epoch)
-
-    def told(self, store: Path) -> tuple[str, list[str]]:
-        """What a server on a log tells bob: the epoch, and what he has missed."""
-        with (
-            Server("--store", f"sqlite:{store}") as server,
-            Caller(server.url, program=True) as bob,
-        ):
-            epoch = bob.hello("bob", since=0)["epoch"]
-            frames = bob.take_until(event="caught_up")
-            self.assertNotIn("Traceback", server.log)
-        return str(epoch), [frame["msg"] for frame in frames if "msg" in frame]
-
-    def test_a_backup_is_another_log_with_all_of_this(self) -> None:
-        """Under an epoch of its own; and what comes later is not in it."""
-        before = self.acknowledged
-        self.do("backup", "copy.sqlite")
-        after = self.acknowledged
-        until(lambda: self.acknowledged > after + 20, "the server goes on")
-        old_epoch = self.stop()
-        epoch, messages = self.told(self.directory / "copy.sqlite")
-        self.assertNotEqual(epoch, old_epoch)
-        self.assertEqual(messages, [str(number + 1) for number in range(len(messages))])
-        self.assertGreaterEqual(len(messages), before)
-        self.assertLessEqual(len(messages), after + 1)
-
-    def test_an_export_is_of_one_moment(self) -> None:
-        """With all that was acknowledged before; a new server serves it, under its epoch."""
-        before = self.acknowledged
-        self.do("export", "lines")
-        after = self.acknowledged
-        until(lambda: self.acknowledged > after + 20, "the server goes on")
-        self.assertEqual(self.do("check"), b"ok\n")
-        old_epoch = self.stop()
-        header, *lines = (self.directory / "lines").read_text().splitlines()
-        head = json.loads(header)["head"]
-        for kind in ("entry", "key"):
-            found = [json.loads(line) for line in lines if f'"type":"{kind}"' in line]
-            self.assertEqual(sorted(each["seq"] for each in found), list(range(1, head + 1)))
-        self.assertGreaterEqual(head, before)
-        self.assertLessEqual(head, after + 1)
-        self.do("import", "lines", "--store", "sqlite:new.sqlite")
-        epoch, messages = self.told(self.directory / "new.sqlite")
-        self.assertEqual(epoch, old_epoch)
-        self.assertEqual(messages, [str(number + 1) for number in range(head)])
-
-    def test_an_import_is_refused(self) -> None:
-        """The server would not know of it."""
-        (self.directory / "lines").write_bytes(GOLDEN)
-        status, _, errors = self.call("import", "lines")
-        self.assertEqual(status, 1)
-        self.assertRegex(
-            errors, r"\Achatsvc: .*chat.sqlite is in use by another server \(process \d+\)\n\Z"
-        )
-        self.stop()
-
-
-class TheDocument(_Calls):
+class TheDocument(Calls):
     """What `docs/operating.md` says to type works, in its order."""
 
     def setUp(self) -> None:

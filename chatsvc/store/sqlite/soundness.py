@@ -87,7 +87,9 @@ def problems(path: Path) -> Generator[str, None, None]:
             yield f"there is an entry {last}, but the log ends with {head}"
         if first is not None and first <= floor:
             yield f"there is an entry {first}, but the log has expired up to {floor}"
-        for *columns, body in connection.execute("SELECT * FROM entries ORDER BY seq"):
+        for *columns, body in connection.execute(
+            "SELECT seq, ts, talk, sender, receiver, topic, body FROM entries ORDER BY seq"
+        ):
             if _columns(body) != tuple(columns):
                 yield f"entry {columns[0]} is not what its columns say"
         for topic, seq, body in connection.execute("SELECT topic, seq, body FROM retained"):

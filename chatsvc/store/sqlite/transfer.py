@@ -125,7 +125,8 @@ _KINDS: Final = {
             "marks",
             2,
             "SELECT user, talk, read FROM marks ORDER BY user, talk",
-            "INSERT INTO marks SELECT ?1, ?2, ?3 WHERE ?1 NOT IN known_users",
+            """INSERT INTO marks SELECT ?1, ?2, ?3 WHERE ?1 NOT IN known_users
+               ON CONFLICT (user, talk) DO NOTHING""",  # who has one need not be a user
         ),
         _Kind(
             lines.GroupLine,
