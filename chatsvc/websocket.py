@@ -21,7 +21,7 @@ from collections.abc import Callable
 from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Any, Final
 
-from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.twisted.websocket import WebSocketServerFactory
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from msgspec import Struct
 from twisted.internet.defer import Deferred
@@ -41,6 +41,7 @@ from chatsvc.messages.errors import CloseCode
 from chatsvc.messages.events import SUBPROTOCOL, Closing, encode
 from chatsvc.session import Session
 from chatsvc.state import ChatState
+from chatsvc.wire import Turn, WireProtocol
 
 __all__ = ["ChatFactory", "ChatProtocol", "EdgeOptions"]
 
@@ -78,7 +79,7 @@ class EdgeOptions(Struct, frozen=True):
 
 
 @implementer(IPushProducer)
-class ChatProtocol(WebSocketServerProtocol):
+class ChatProtocol(WireProtocol):
     """One client. See the module."""
 
     factory: ChatFactory
@@ -98,6 +99,7 @@ class ChatProtocol(WebSocketServerProtocol):
     # --- from Twisted and Autobahn ---
 
     def connectionMade(self) -> None:
+        self.turn = self.factory.turn
         super().connectionMade()
         self.factory.connections[self] = None
         self._deadline = self.factory.clock.seconds() + HANDSHAKE_TIMEOUT
@@ -233,7 +235,7 @@ class ChatProtocol(WebSocketServerProtocol):
     def pauseProducing(self) -> None:
         """The transport has more than it can send."""
         self.congested = True
-        self._unread = 0
+        self._unread = self.flushed
         self._stuck_since = self.factory.clock.seconds()
 
     def resumeProducing(self) -> None:
@@ -314,6 +316,17 @@ class ChatProtocol(WebSocketServerProtocol):
             self.dropConnection(abort=True)
 
 
+def _carrying_options(factory: ChatFactory) -> type[ChatProtocol]:
+    """The protocol with the factory's options as its own.
+
+    Autobahn would copy some thirty of them to each connection, and write them out for a log line
+    that nobody reads: half of what accepting one costs.
+    """
+    options = {name: getattr(factory, name) for name in ChatProtocol.CONFIG_ATTRS}
+    own = {name: staticmethod(v) if callable(v) else v for name, v in options.items()}
+    return type("ChatProtocol", (ChatProtocol,), {"CONFIG_ATTRS": (), **own})
+
+
 class ChatFactory(WebSocketServerFactory):
     """Makes the protocols, and holds what they share. See the module.
 
@@ -335,6 +348,7 @@ class ChatFactory(WebSocketServerFactory):
         self.options = options
         self.limits = limits
         self.clock = clock
+        self.turn = Turn(clock)
         self.connections: dict[ChatProtocol, None] = {}
         self.serving = False
         self._draining: Draining | None = None
@@ -355,6 +369,7 @@ class ChatFactory(WebSocketServerFactory):
             closeHandshakeTimeout=0,
             tcpNoDelay=True,
         )
+        self.protocol = _carrying_options(self)
 
     def framed(self, payload: bytes) -> bytes:
         """``payload`` in a text frame; the same object's frame is made once for many receivers."""

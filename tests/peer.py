@@ -126,6 +126,7 @@ class Peer:
                 for start in range(0, len(data), size or len(data) or 1):
                     moved = True
                     self.feed(data[start : start + (size or len(data))])
+            self.protocol.factory.clock.advance(0)  # type: ignore[attr-defined] # the turn ends
             data = self.wire.take()
             if data:
                 moved = True

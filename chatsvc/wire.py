@@ -1,0 +1,133 @@
+"""Autobahn's server protocol with a shorter way in and a shorter way out.
+
+Autobahn takes every frame apart with all that RFC 6455 allows in mind, and hands every frame it
+sends to the transport by itself. Most frames of a chat need neither. :class:`WireProtocol` knows
+the common case and does that alone; everything else goes through Autobahn unchanged, so that what
+conforms is what conformed before.
+
+**In.** Where a frame begins and nothing is unfinished, whole unmasked text messages and pongs are
+taken straight out of the buffer by :func:`chatsvc.framing.take_frames`. What it does not take,
+because it is rarer, incomplete or wrong, is left in the buffer for Autobahn, which then finds
+exactly what it would have found. Autobahn's statistics and frame hooks are passed over: use none.
+
+**Out.** Everything that is sent passes ``sendData``: messages, pings and pongs, closing frames,
+handshakes. So there is one outbox to a connection, nothing can overtake, and a ping proves what it
+says. At the end of the reactor's turn the outbox is joined and written at once: straight to the
+socket where Twisted has nothing waiting for it, because ``transport.write`` costs two calls of the
+kernel besides the sending; by ``transport.write`` where it has, or where there is TLS, whose
+transport passes on the socket of the one below it and would let plaintext out.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from autobahn.twisted.websocket import WebSocketServerProtocol
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.tcp import Server
+
+from chatsvc.framing import TEXT, take_frames
+
+__all__ = ["Turn", "WireProtocol"]
+
+LARGE: Final = 64 * 1024
+"""Bytes of an outbox that are not kept until the turn ends."""
+
+
+class Turn:
+    """The connections that have something to write at the end of this turn of the reactor."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._waiting: list[WireProtocol] = []
+        self._end: IDelayedCall | None = None
+
+    def add(self, connection: WireProtocol) -> None:
+        """Let ``connection`` write when the turn ends."""
+        self._waiting.append(connection)
+        if self._end is None:
+            self._end = self._clock.callLater(0, self.end)
+
+    def end(self) -> None:
+        """Let everybody write who waits."""
+        self._end = None
+        waiting, self._waiting = self._waiting, []
+        for connection in waiting:
+            connection.flush()
+
+
+class WireProtocol(WebSocketServerProtocol):
+    """See the module. ``turn`` is the factory's, ``flushed`` how many bytes were written last."""
+
+    turn: Turn
+    transport: Any
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._outbox: list[bytes] = []
+        self._unsent = 0
+        self.flushed = 0
+        self._straight = False
+
+    def connectionMade(self) -> None:
+        """Begin; only a bare socket may be written to straight."""
+        self._straight = isinstance(self.transport, Server) and not self.transport.TLS
+        super().connectionMade()
+
+    # --- in ---
+
+    def processData(self) -> bool:
+        """Take what is common out of the buffer; leave the rest to Autobahn."""
+        if (
+            self.current_frame is None
+            and not self.inside_message
+            and self.state == self.STATE_OPEN
+            and self.data
+        ):
+            frames, taken = take_frames(self.data, self.maxFramePayloadSize)
+            if taken:
+                self.data = self.data[taken:]
+                for opcode, payload in frames:
+                    if opcode == TEXT:
+                        self.onMessage(payload, isBinary=False)
+                    else:
+                        self.onPong(payload)
+                if not self.data:
+                    return False
+        more: bool = super().processData()
+        return more
+
+    # --- out ---
+
+    def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
+        """Write at the end of this turn, after what was sent before.
+
+        ``sync`` and ``chopsize`` are for tests of Autobahn's own.
+        """
+        if not self._outbox:
+            self.turn.add(self)
+        self._outbox.append(data)
+        self._unsent += len(data)
+        if self._unsent > LARGE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has been sent in this turn."""
+        outbox = self._outbox
+        if not outbox:
+            return
+        data = outbox[0] if len(outbox) == 1 else b"".join(outbox)
+        outbox.clear()
+        self.flushed = len(data)
+        self._unsent = 0
+        transport = self.transport
+        if self._straight and not (transport._tempDataBuffer or transport.dataBuffer):
+            sent = transport.writeSomeData(data) if transport.connected else 0
+            if isinstance(sent, int):  # else the connection is lost, and Twisted will find out
+                data = data[sent:]
+        if data:
+            transport.write(data)
+
+    def _closeConnection(self, abort: bool = False) -> None:
+        self.flush()
+        super()._closeConnection(abort)
