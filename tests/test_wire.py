@@ -49,11 +49,11 @@ class _Noting:
         self.noted.append(("close", wasClean, code, reason))
 
 
-class Long(_Noting, WebSocketServerProtocol):
+class Long(_Noting, WebSocketServerProtocol):  # type: ignore[misc] # Autobahn's own bases differ
     """Autobahn's own way."""
 
 
-class Short(_Noting, WireProtocol):
+class Short(_Noting, WireProtocol):  # type: ignore[misc] # as above
     """Ours."""
 
 
@@ -72,7 +72,8 @@ class Line:
             openHandshakeTimeout=0,
             closeHandshakeTimeout=0,
         )
-        self.protocol: Any = factory.buildProtocol(None)
+        made: Any = factory.buildProtocol(None)
+        self.protocol = made
         self.protocol.turn = Turn(self.clock)
         self.wire = Wire()
         self.protocol.makeConnection(self.wire)
