@@ -33,6 +33,7 @@ FLOORS = [
     ],
     [
         "chatsvc.store.reading",
+        "chatsvc.store.sqlite.expiry",
         "chatsvc.store.sqlite.file",
         "chatsvc.store.sqlite.lines",
         "chatsvc.store.sqlite.records",

@@ -10,7 +10,7 @@ from typing import Any
 import apsw
 from twisted.trial.unittest import SynchronousTestCase
 
-from chatsvc.store.sqlite import reader, records, writer
+from chatsvc.store.sqlite import expiry, reader, records, writer
 from chatsvc.store.sqlite.file import Durability, LogFile
 
 TABLES = (
@@ -40,9 +40,9 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "writer above": (900,),
     "writer retained": ("a/b",),
     "writer clear": ("a/b",),
-    "writer oldest": (50,),
-    "writer unseen": (500,),
-    "writer expire": (100,),
+    "expiry oldest": (50,),
+    "expiry unseen": (500,),
+    "expiry expire": (100,),
     "writer bounds": (900, 100),
     "records user": ("u1",),
     "records group": ("g1",),
@@ -62,17 +62,17 @@ INDEXES: dict[str, set[str]] = {
     "writer message": {"rowid"},
     "writer any": {"entries_talk"},
     "writer above": {"rowid"},
-    "writer unseen": {"rowid"},
-    "writer expire": {"rowid"},
+    "expiry unseen": {"rowid"},
+    "expiry expire": {"rowid"},
 }
 """By what each statement looks into the log; "rowid" is its own order."""
-IN_ORDER = {"writer oldest"}
+IN_ORDER = {"expiry oldest"}
 """Statements that go through the log from its beginning, as far as their limit."""
 
 
 def statements() -> Iterator[tuple[str, str]]:
     """Every statement that asks or changes something, by its module and name."""
-    for module in (reader, writer):
+    for module in (reader, writer, expiry):
         for name, statement in module.STATEMENTS.items():
             yield f"{module.__name__.rpartition('.')[2]} {name}", statement
     yield "records user", records._USER
@@ -173,7 +173,7 @@ class QueryPlans(PlansCase):
     def test_the_oldest_are_the_first_of_the_log(self) -> None:
         """No sorting: what is to expire stands at the beginning."""
         self.fill()
-        plan = self.plan(writer.STATEMENTS["oldest"], (50,))
+        plan = self.plan(expiry.STATEMENTS["oldest"], (50,))
         self.assertIn("SCAN entries", plan)
         self.assertNotIn("USE TEMP B-TREE FOR ORDER BY", plan)
 

@@ -30,6 +30,7 @@ from chatsvc.messages.errors import Code, Refused
 from chatsvc.store import Append, Receipt
 from chatsvc.store.rules import Rules, first_receipt
 from chatsvc.store.spans import runs_of
+from chatsvc.store.sqlite.expiry import expire_oldest
 from chatsvc.store.sqlite.file import LogFile
 from chatsvc.store.sqlite.records import ROOM, CachedTables
 from chatsvc.store.sqlite.schema import columns_of
@@ -39,17 +40,12 @@ __all__ = ["Job", "Outcome", "Task", "Writer"]
 
 MAX_RETAINED: Final = 100_000
 """The most topics with a retained message: whoever subscribes for all has them looked through."""
-EXPIRE_AT_ONCE: Final = 500
-EXPIRE_BYTES: Final = 4 * 1024 * 1024
-"""How much one step of expiry removes, so that no message waits long behind it."""
 COUNTED: Final = 10_000
 """Receivers of whom it is remembered how much waits for them."""
 
 _encode = msgspec.json.Encoder().encode
 _keys = msgspec.json.Decoder(list[tuple[str, str, str, int, int]]).decode
 _entries = msgspec.json.Decoder(list[Entry]).decode
-_old = msgspec.json.Decoder(list[tuple[int, int, int]]).decode
-_waiting = msgspec.json.Decoder(list[tuple[str, str, int]]).decode
 
 INSERT_ENTRIES: Final = insert_each("entries", ["?"] * 7)
 INSERT_KEYS: Final = insert_each("keys", ["?", "?", "unhex(?)", "?", "?"])
@@ -68,16 +64,6 @@ STATEMENTS: Final = {
     "clear": "DELETE FROM retained WHERE topic = ?",
     "above": """
         SELECT '[' || group_concat(body, ',' ORDER BY seq) || ']' FROM entries WHERE seq > ?""",
-    "oldest": """
-        SELECT json_group_array(json_array(seq, ts, size) ORDER BY seq)
-        FROM (SELECT seq, ts, octet_length(body) AS size FROM entries ORDER BY seq LIMIT ?)""",
-    "unseen": """
-        SELECT json_group_array(json_array(sender, receiver, expired)) FROM (
-            SELECT e.sender, e.receiver, count(*) AS expired
-            FROM entries AS e NOT INDEXED CROSS JOIN unseen AS u
-            ON u.receiver = e.receiver AND u.sender = e.sender
-            WHERE e.seq <= ? GROUP BY e.sender, e.receiver)""",
-    "expire": "DELETE FROM entries WHERE seq <= ?",
     "bounds": "UPDATE log SET head = ?, floor = ?",
 }
 """By name, so that a test can ask how SQLite would go about each."""
@@ -377,33 +363,14 @@ class Writer:
     # --- expiry ---
 
     def expire(self) -> bool:
-        """One step of expiry, as a task; whether there is more to do.
-
-        The oldest entries go, as far as they are too old. What waited for names never seen waits
-        no more.
-        """
-        connection = self._connected()
-        before = (self._clock.seconds() - self._retention) * 1000
+        """One step of expiry, as a task; whether there is more to do."""
+        self._tables.flush()  # what waits for whom is asked of the file
+        before = int((self._clock.seconds() - self._retention) * 1000)
         floor = self._rules.floor
-        oldest = _old(connection.execute(STATEMENTS["oldest"], (EXPIRE_AT_ONCE,)).get)
-        room = EXPIRE_BYTES
-        for seq, ts, size in oldest:
-            if ts >= before or room < 0:
-                break
-            floor = seq
-            room -= size
-        if floor == self._rules.floor:
-            return False
-        self._tables.flush()
-        for sender, receiver, count in _waiting(
-            connection.execute(STATEMENTS["unseen"], (floor,)).get
-        ):
-            for _ in range(count):
-                self._rules.forget_waiting(sender, receiver)
-        connection.execute(STATEMENTS["expire"], (floor,))
-        self._rules.floor = floor
-        self._received.clear()
-        return room < 0 or floor == oldest[-1][0]
+        more = expire_oldest(self._connected(), self._rules, before)
+        if self._rules.floor != floor:
+            self._received.clear()
+        return more
 
 
 def _text(value: object) -> str:
