@@ -25,6 +25,7 @@ from typing import Any, Final
 from autobahn.twisted.websocket import WebSocketServerProtocol
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.tcp import Server
+from twisted.logger import Logger
 
 from chatsvc.framing import TEXT, take_frames
 
@@ -36,6 +37,8 @@ LARGE: Final = 64 * 1024
 
 class Turn:
     """The connections that have something to write at the end of this turn of the reactor."""
+
+    log = Logger()
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
@@ -53,7 +56,10 @@ class Turn:
         self._end = None
         waiting, self._waiting = self._waiting, []
         for connection in waiting:
-            connection.flush()
+            try:
+                connection.flush()
+            except Exception:
+                self.log.failure("writing to a connection")
 
 
 class WireProtocol(WebSocketServerProtocol):

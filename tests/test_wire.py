@@ -239,3 +239,18 @@ class TheOutbox(SynchronousTestCase):
             line.protocol.sendData(b"last")
             line.protocol.dropConnection(abort=abort)
             self.assertEqual((line.wire.value(), line.wire.lost), (b"last", True))
+
+    def test_one_that_cannot_write_holds_up_nobody(self) -> None:
+        """It is noted, and the others write in the same turn."""
+        clock = Clock()
+        turn = Turn(clock)
+        wires = []
+        for _ in range(3):
+            line = Line(Short)
+            line.protocol.turn = turn
+            line.protocol.sendData(b"x")
+            wires.append(line.wire)
+        wires[1].write = None  # type: ignore[method-assign,assignment]
+        clock.advance(0)
+        self.assertEqual([wire.value() for wire in wires], [b"x", b"", b"x"])
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
