@@ -41,7 +41,7 @@ from chatsvc.messages.errors import CloseCode
 from chatsvc.messages.events import SUBPROTOCOL, Closing, encode
 from chatsvc.session import Session
 from chatsvc.state import ChatState
-from chatsvc.wire import Turn, WireProtocol
+from chatsvc.wire import Turn, WireProtocol, carrying_options
 
 __all__ = ["ChatFactory", "ChatProtocol", "EdgeOptions"]
 
@@ -316,17 +316,6 @@ class ChatProtocol(WireProtocol):
             self.dropConnection(abort=True)
 
 
-def _carrying_options(factory: ChatFactory) -> type[ChatProtocol]:
-    """The protocol with the factory's options as its own.
-
-    Autobahn would copy some thirty of them to each connection, and write them out for a log line
-    that nobody reads: half of what accepting one costs.
-    """
-    options = {name: getattr(factory, name) for name in ChatProtocol.CONFIG_ATTRS}
-    own = {name: staticmethod(v) if callable(v) else v for name, v in options.items()}
-    return type("ChatProtocol", (ChatProtocol,), {"CONFIG_ATTRS": (), **own})
-
-
 class ChatFactory(WebSocketServerFactory):
     """Makes the protocols, and holds what they share. See the module.
 
@@ -369,7 +358,7 @@ class ChatFactory(WebSocketServerFactory):
             closeHandshakeTimeout=0,
             tcpNoDelay=True,
         )
-        self.protocol = _carrying_options(self)
+        self.protocol = carrying_options(ChatProtocol, self)
 
     def framed(self, payload: bytes) -> bytes:
         """``payload`` in a text frame; the same object's frame is made once for many receivers."""

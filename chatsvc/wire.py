@@ -20,19 +20,21 @@ transport passes on the socket of the one below it and would let plaintext out.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from autobahn.twisted.websocket import WebSocketServerProtocol
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.tcp import Server
 from twisted.logger import Logger
 
 from chatsvc.framing import TEXT, take_frames
 
-__all__ = ["Turn", "WireProtocol"]
+__all__ = ["Turn", "WireProtocol", "carrying_options"]
 
 LARGE: Final = 64 * 1024
 """Bytes of an outbox that are not kept until the turn ends."""
+
+P = TypeVar("P", bound="WireProtocol")
 
 
 class Turn:
@@ -137,3 +139,14 @@ class WireProtocol(WebSocketServerProtocol):
     def _closeConnection(self, abort: bool = False) -> None:
         self.flush()
         super()._closeConnection(abort)
+
+
+def carrying_options(protocol: type[P], factory: WebSocketServerFactory) -> type[P]:
+    """A subclass of ``protocol`` that has the factory's options as its own.
+
+    Autobahn would copy some thirty of them to each connection, and write them out for a log line
+    that nobody reads: half of what accepting one costs.
+    """
+    options = {name: getattr(factory, name) for name in protocol.CONFIG_ATTRS}
+    own = {name: staticmethod(v) if callable(v) else v for name, v in options.items()}
+    return type(protocol.__name__, (protocol,), {"CONFIG_ATTRS": (), **own})
