@@ -43,6 +43,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "expiry oldest": (50,),
     "expiry unseen": (500,),
     "expiry expire": (100,),
+    "writer stored": (),
     "writer bounds": (900, 100),
     "records user": ("u1",),
     "records group": ("g1",),

@@ -16,7 +16,16 @@ from typing import Final, NamedTuple, Protocol
 from chatsvc.messages.entries import Address, Entry
 from chatsvc.store import Interest, Loss, Member, Page, Slice, Start
 from chatsvc.store.rules import not_member
-from chatsvc.store.spans import Mark, Span, events_of, messages_of, received_by, sent_by
+from chatsvc.store.spans import (
+    Mark,
+    Span,
+    events_of,
+    messages_of,
+    published_to,
+    received_by,
+    said_in,
+    sent_by,
+)
 from chatsvc.store.tables import Interval, User
 from chatsvc.topics import FilterTree
 from chatsvc.topics import matches as is_match
@@ -159,14 +168,14 @@ class Reading:
 
     def _messages(self, record: User, after: int) -> Iterator[Span]:
         for name, low, until in self._heard(record, after):
-            yield Span(f"g/{name}", low, until)
+            yield Span(said_in(name), low, until)
 
     def _spans(self, record: User, after: int, shared_after: int) -> Iterator[Span]:
         """The spans of all that a user hears but topics."""
         yield Span(received_by(record.name), after, self._log.head)
         yield Span(sent_by(record.name), after, self._log.head)
         for name, low, until in self._heard(record, shared_after):
-            yield Span(f"g/{name}", low, until)
+            yield Span(said_in(name), low, until)
             yield Span(events_of(name), low, until)
 
     def feed(
@@ -203,7 +212,7 @@ class Reading:
             if count == SCAN or len(hits) > limit:
                 return hits, mark.seq - 1
             if wanted(mark):
-                hits.append(Span(f"t/{mark.topic}", mark.seq - 1, mark.seq))
+                hits.append(Span(published_to(mark.topic or ""), mark.seq - 1, mark.seq))
         return hits, until
 
     def _page(
@@ -221,7 +230,7 @@ class Reading:
         lost = min(self._log.floor, until)
         loss = Loss(after, lost, "retention") if after < lost else None
         after = max(after, self._log.floor)
-        spans, horizon = [Span(f"t/{topic_filter}", after, until)], until
+        spans, horizon = [Span(published_to(topic_filter), after, until)], until
         if "+" in topic_filter or "#" in topic_filter:
             spans, horizon = self._scan(
                 after, until, limit, lambda mark: is_match(topic_filter, mark.topic or "")

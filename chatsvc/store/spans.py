@@ -22,9 +22,17 @@ from typing import NamedTuple
 
 from chatsvc.messages.entries import Address, Entry, conversation
 
-__all__ = ["Mark", "Span", "events_of", "messages_of", "received_by", "runs_of", "sent_by"]
-
-_LETTERS = {"to": "d", "group": "g", "topic": "t"}
+__all__ = [
+    "Mark",
+    "Span",
+    "events_of",
+    "messages_of",
+    "published_to",
+    "received_by",
+    "runs_of",
+    "said_in",
+    "sent_by",
+]
 
 
 class Span(NamedTuple):
@@ -45,8 +53,22 @@ class Mark(NamedTuple):
 
 def messages_of(user: str, address: Address) -> str:
     """The messages of the conversation that ``address`` means when ``user`` says it."""
-    kind, *names = conversation(user, address)
-    return f"{_LETTERS[kind]}/{'|'.join(names)}"
+    if address.kind == "group":
+        return said_in(address.name)
+    if address.kind == "topic":
+        return published_to(address.name)
+    _, *names = conversation(user, address)
+    return f"d/{'|'.join(names)}"
+
+
+def said_in(group: str) -> str:
+    """The messages of a group."""
+    return f"g/{group}"
+
+
+def published_to(topic: str) -> str:
+    """The messages of a topic."""
+    return f"t/{topic}"
 
 
 def events_of(group: str) -> str:

@@ -15,7 +15,7 @@ import apsw
 import msgspec
 from msgspec import Struct
 
-from chatsvc.store.sqlite.statements import delete_each, put_each, run
+from chatsvc.store.sqlite.statements import delete_each, insert_each, run
 from chatsvc.store.tables import Group, Interval, Row, Tables, User
 
 __all__ = ["ROOM", "CachedTables", "load_group", "load_user"]
@@ -254,7 +254,7 @@ class _Kind(NamedTuple):
 def _kind(
     table: str, columns: int, key: Sequence[str], rows: Callable[..., list[tuple[Any, ...]]]
 ) -> _Kind:
-    return _Kind(delete_each(table, key), put_each(table, ["?"] * columns), rows)
+    return _Kind(delete_each(table, key), insert_each(table, ["?"] * columns), rows)
 
 
 _KINDS: Final = {

@@ -64,6 +64,7 @@ STATEMENTS: Final = {
     "clear": "DELETE FROM retained WHERE topic = ?",
     "above": """
         SELECT '[' || group_concat(body, ',' ORDER BY seq) || ']' FROM entries WHERE seq > ?""",
+    "stored": "SELECT head, floor FROM log",
     "bounds": "UPDATE log SET head = ?, floor = ?",
 }
 """By name, so that a test can ask how SQLite would go about each."""
@@ -113,7 +114,6 @@ class Writer:
         self._rules = Rules(self, self._tables, clock, retention=retention, quota=quota)
         self._stored = (0, 0)
         self._failing = False
-        self._opened = False
         self._found: list[Entry] = []
         self._received: dict[str, tuple[int, int]] = {}
         self._retained_count = 0
@@ -126,6 +126,7 @@ class Writer:
 
     def open(self) -> None:
         """Begin, with what is stored."""
+        self._stored = self._connected().execute(STATEMENTS["stored"]).get
         self._begin_anew()
 
     def close(self) -> None:
@@ -162,14 +163,11 @@ class Writer:
         was done although it failed. They are in the log, so everybody is to see them.
         """
         connection = self._connected()
-        found: list[Entry] = []
-        if self._opened:
-            found = _entries(connection.execute(STATEMENTS["above"], (self.head,)).get or "[]")
+        found = _entries(connection.execute(STATEMENTS["above"], (self.head,)).get or "[]")
         head, floor, self.epoch = connection.execute("SELECT head, floor, epoch FROM log").get
         self._retained_count = connection.execute("SELECT count(*) FROM retained").get
         self._stored = self._rules.last, self._rules.floor = head, floor
         self._found += found
-        self._opened = True
         self._tables.forget()
         self._received.clear()
         self._forget_batch()
@@ -228,7 +226,7 @@ class Writer:
         try:
             self._disconnect()
             connection = self._connected()
-            bounds = connection.execute("SELECT head, floor FROM log").get
+            bounds = connection.execute(STATEMENTS["stored"]).get
             done = outcomes and self._stored != bounds == intended
             known = len(self._found)
             self._begin_anew()
