@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from chatsvc.messages.entries import Address, Entry
 from chatsvc.store.reading import Reading
+from chatsvc.store.sqlite import places
 from chatsvc.store.sqlite.file import LogFile
 from chatsvc.store.sqlite.reader import Reader
 from chatsvc.store.sqlite.writer import Writer
@@ -61,7 +62,7 @@ INSERT INTO groups SELECT 'g' || i, 1, 1 FROM n;
 INSERT INTO members SELECT name, 'carol', 'owner', 1 FROM groups;
 INSERT INTO hearings SELECT 'carol', 'group', name, 0, NULL FROM groups;
 INSERT INTO hearings VALUES ('dave', 'topic', 'a/+', 0, NULL);
-UPDATE log SET head = {count};
+UPDATE log SET head = {count}, placed = {count};
 """
 
 
@@ -81,6 +82,7 @@ def filled(count: int) -> Path:
     connection.pragma("synchronous", "off")
     with connection:
         connection.execute(FILL, (count, GROUPS))
+        connection.execute(places.STATEMENTS["place"], (0, count))
         connection.execute(BESIDE.format(groups=GROUPS, count=count))
     connection.close()
     file.close()

@@ -188,14 +188,15 @@ def steps(most: int = 30) -> st.SearchStrategy[Callable[[Log], None]]:
 
 
 def tables(path: Path) -> dict[str, list[Any]]:
-    """All that is in a file, but for which boot of the machine it was last open in."""
+    """All that is in a file, but for its index and for which boot of the machine has opened it."""
     with closing(apsw.Connection(str(path))) as connection:
         names = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
         found = {
             str(name): sorted(connection.execute(f"SELECT * FROM {name}"), key=repr)
             for (name,) in names
         }
-    found["log"] = [row[:-1] for row in found["log"]]
+    found["log"] = [row[:-2] for row in found["log"]]
+    del found["places"]
     return found
 
 

@@ -113,7 +113,7 @@ class TheFormat(FileCase):
             self.assertEqual(connection.pragma(pragma), value)
         lax = "SELECT name FROM pragma_table_list WHERE NOT strict AND name NOT LIKE 'sqlite_%'"
         self.assertEqual(connection.execute(lax).fetchall(), [])
-        self.assertEqual(connection.execute("SELECT * FROM log").get, (1, "epoch-1", 0, 0, None))
+        self.assertEqual(connection.execute("SELECT * FROM log").get, (1, "epoch-1", 0, 0, 0, None))
         file.close()
         self.open()
         self.assertEqual(connection.execute("SELECT epoch FROM log").get, "epoch-1")

@@ -10,12 +10,12 @@ from typing import Any
 import apsw
 from twisted.trial.unittest import SynchronousTestCase
 
-from chatsvc.store.sqlite import expiry, reader, records, writer
+from chatsvc.store.sqlite import expiry, places, reader, records, writer
 from chatsvc.store.sqlite.file import Durability, LogFile
 
 TABLES = (
     *("entries", "keys", "retained", "users", "devices", "unseen", "hearings", "groups"),
-    *("members", "marks"),
+    *("members", "marks", "places"),
 )
 """All tables that grow; the log's own has one row."""
 
@@ -34,9 +34,9 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "reader born": ("g1", "u1"),
     "reader members": ("g1", "", 50),
     "writer keys": ('[["u1","k1"],["u2","k2"]]',),
-    "writer received": ("u1", 0, 50),
+    "writer received": ("u1", 0, 50, 900),
     "writer message": ("d/u1|u2", 5),
-    "writer any": ("d/u1|u2",),
+    "writer any": ("d/u1|u2", 900),
     "writer above": (900,),
     "writer retained": ("a/b",),
     "writer clear": ("a/b",),
@@ -44,36 +44,43 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "expiry unseen": (500,),
     "expiry expire": (100,),
     "writer stored": (),
-    "writer bounds": (900, 100),
+    "writer bounds": (900, 100, 800),
+    "places place": (0, 900),
+    "places remove": (0, 900),
+    "places waiting": (),
+    "reader newest": (900,),
     "records user": ("u1",),
     "records group": ("g1",),
     "records mark": ("u1", "d/u1|u2"),
 }
 """Example values for each statement, as it is given them."""
 
-FIRST_OF_A_SPAN = {"entries_talk", "entries_sent", "entries_received"}
 INDEXES: dict[str, set[str]] = {
-    "reader count": {"entries_talk"},
-    "reader read": FIRST_OF_A_SPAN | {"rowid"},
-    "reader read back": FIRST_OF_A_SPAN | {"rowid"},
-    "reader marks": FIRST_OF_A_SPAN | {"rowid"},
+    "reader count": {"places"},
+    "reader read": {"places", "rowid"},
+    "reader read back": {"places", "rowid"},
+    "reader marks": {"places", "rowid"},
+    "reader newest": {"rowid"},
     "reader topics": {"entries_topic"},
     "reader topics back": {"entries_topic"},
-    "writer received": {"entries_received"},
+    "writer received": {"places", "rowid"},
     "writer message": {"rowid"},
-    "writer any": {"entries_talk"},
+    "writer any": {"places", "rowid"},
     "writer above": {"rowid"},
     "expiry unseen": {"rowid"},
     "expiry expire": {"rowid"},
+    "places place": {"rowid"},
+    "places remove": {"places", "rowid"},
+    "places waiting": {"rowid"},
 }
-"""By what each statement looks into the log; "rowid" is its own order."""
+"""By what each statement looks into the log: its places, an index, or "rowid", its own order."""
 IN_ORDER = {"expiry oldest"}
 """Statements that go through the log from its beginning, as far as their limit."""
 
 
 def statements() -> Iterator[tuple[str, str]]:
     """Every statement that asks or changes something, by its module and name."""
-    for module in (reader, writer, expiry):
+    for module in (reader, writer, expiry, places):
         for name, statement in module.STATEMENTS.items():
             yield f"{module.__name__.rpartition('.')[2]} {name}", statement
     yield "records user", records._USER
@@ -129,6 +136,7 @@ class PlansCase(SynchronousTestCase):
             ("hearings", "'u' || (i % 7), 'group', i, i, NULL"),
             ("groups", "'g' || i, i, 1"),
             ("members", "'g' || (i % 7), 'u' || i, 'member', i"),
+            ("places", "'d/u' || (i % 7), i"),
             ("marks", "'u' || (i % 7), 'd/' || i, i"),
         ):
             self.connection.execute(f"{numbers} INSERT INTO {table} SELECT {values} FROM n")
@@ -153,6 +161,9 @@ class QueryPlans(PlansCase):
                     index = re.search(r"INDEX (\w+)|(INTEGER PRIMARY KEY)", line)
                     self.assertIsNotNone(index, line)
                     searched.add(index[1] or "rowid" if index else "")
+                if what == "SEARCH" and table == "places":
+                    self.assertIn("USING PRIMARY KEY", line)
+                    searched.add("places")
             self.assertEqual(searched, INDEXES.get(name, set()), f"{name}:\n" + "\n".join(plan))
 
     def test_every_statement_has_values(self) -> None:
@@ -183,10 +194,8 @@ class QueryPlans(PlansCase):
         self.fill()
         for name in ("read", "read back", "marks"):
             for line in self.plan(reader.STATEMENTS[name], VALUES[f"reader {name}"]):
-                if "entries_" in line:
-                    self.assertRegex(
-                        line, r"\((talk|sender|receiver)=\? AND rowid>\? AND rowid<\?\)"
-                    )
+                if "places" in line:
+                    self.assertIn("(run=? AND seq>? AND seq<?)", line)
 
     def test_rows_of_a_batch_are_found_by_their_keys(self) -> None:
         """What is written anew is deleted first, by its primary key."""

@@ -13,10 +13,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from chatsvc.messages.entries import Address, Entry
 from chatsvc.store import Member
 from chatsvc.store.spans import Mark, Span, runs_of
+from chatsvc.store.sqlite import places
 from chatsvc.store.sqlite.file import LogFile
-from chatsvc.store.sqlite.reader import NAMES, Reader
+from chatsvc.store.sqlite.reader import NAMES, PAGE_BYTES, Reader
 from chatsvc.store.sqlite.schema import columns_of
-from chatsvc.store.sqlite.statements import insert_each, run
+from chatsvc.store.sqlite.statements import Insert
 from chatsvc.store.sqlite.writer import INSERT_ENTRIES, PUT_RETAINED, _text
 from chatsvc.topics import matches
 from tests.store_suite.driver import group, seqs, to, topic
@@ -96,26 +97,39 @@ class _Reading(SynchronousTestCase):
         self.addCleanup(file.close)
         self.connection = file.connect()
         self.addCleanup(self.connection.close)
-        self.reader = Reader(file.connect_reader())
-        self.addCleanup(self.reader.close)
+        self.file = file
+        self.reader = self.new_reader()
 
-    def fill(self, entries: Sequence[Entry]) -> None:
-        """Have just these entries in the log."""
+    def new_reader(self) -> Reader:
+        """One more reader, which knows nothing yet."""
+        reader = Reader(self.file.connect_reader())
+        self.addCleanup(reader.close)
+        return reader
+
+    def write(self, entries: Sequence[Entry], placed: int = HEAD) -> None:
+        """Have just these entries in the log, those up to ``placed`` with their places."""
         with self.connection:
             self.connection.execute("DELETE FROM entries")
-            run(
-                self.connection,
-                INSERT_ENTRIES,
-                [(*columns_of(entry), _text(entry)) for entry in entries],
-            )
-            self.connection.execute("UPDATE log SET head = ?", (HEAD,))
+            self.connection.execute("DELETE FROM places")
+            rows = [(*columns_of(entry), _text(entry)) for entry in entries]
+            INSERT_ENTRIES.run(self.connection, rows)
+            self.connection.execute(places.STATEMENTS["place"], (0, placed))
+            self.connection.execute("UPDATE log SET head = ?, placed = ?", (HEAD, placed))
+
+    def fill(self, entries: Sequence[Entry], placed: int = HEAD) -> None:
+        """As :meth:`write`, for a reader that has just come."""
+        self.write(entries, placed)
+        self.reader.close()
+        self.reader = self.new_reader()
+        with self.reader.snapshot():
+            pass
 
     def retain(self, entries: Sequence[Entry]) -> None:
         """Have just these entries retained."""
         with self.connection:
             self.connection.execute("DELETE FROM retained")
             rows = [(entry.address.name, entry.seq, _text(entry)) for entry in entries]
-            run(self.connection, PUT_RETAINED, rows)
+            PUT_RETAINED.run(self.connection, rows)
 
 
 class MergingSpans(_Reading):
@@ -125,9 +139,9 @@ class MergingSpans(_Reading):
         """The first or the last of all together, and whether there are more."""
 
         @settings(deadline=None, database=None, max_examples=200)
-        @given(entries=logs(), wanted=span_lists, limit=st.integers(1, 8))
-        def hold(entries: list[Entry], wanted: list[Span], limit: int) -> None:
-            self.fill(entries)
+        @given(logs(), span_lists, st.integers(1, 8), st.integers(0, HEAD))
+        def hold(entries: list[Entry], wanted: list[Span], limit: int, placed: int) -> None:
+            self.fill(entries, placed)
             spans, expected = apart(entries, wanted)
             whole = len(expected) <= limit
             self.assertEqual(self.reader.read(spans, limit), (expected[:limit], whole))
@@ -143,9 +157,9 @@ class MergingSpans(_Reading):
         """At least as far as the most that is asked about, and one."""
 
         @settings(deadline=None, database=None, max_examples=100)
-        @given(entries=logs(), wanted=span_lists, most=st.integers(0, 12))
-        def hold(entries: list[Entry], wanted: list[Span], most: int) -> None:
-            self.fill(entries)
+        @given(logs(), span_lists, st.integers(0, 12), st.integers(0, HEAD))
+        def hold(entries: list[Entry], wanted: list[Span], most: int, placed: int) -> None:
+            self.fill(entries, placed)
             spans = [span for span in wanted if span.run[0] not in "sr"]
             count = sum(len(within(entries, span)) for span in spans)
             self.assertEqual(min(self.reader.count(spans, most), most + 1), min(count, most + 1))
@@ -206,9 +220,48 @@ class MergingSpans(_Reading):
             Entry(seq=seq, ts=0, kind="message", sender="a", address=group(f"g{seq % 1000}"))
             for seq in range(1, 2001)
         ]
-        self.fill(entries)
+        self.fill(entries, 2000)
         spans = [Span(f"g/g{number}", 0, 2000) for number in range(1000)]
         self.assertEqual(self.reader.read(spans, 2000), (entries, True))
+
+
+class AsTheLogGrows(_Reading):
+    """One reader, as entries come, get their places and expire."""
+
+    def test_a_reader_goes_with_the_log(self) -> None:
+        """Each snapshot has what was committed before it, wherever the index ends."""
+        steps = st.lists(st.sampled_from(("come", "place", "expire", "look")), max_size=12)
+
+        @settings(deadline=None, database=None, max_examples=150)
+        @given(logs(), steps, span_lists)
+        def hold(entries: list[Entry], steps: list[str], wanted: list[Span]) -> None:
+            self.write([], 0)
+            reader = self.new_reader()
+            head = floor = 0
+            for step in (*steps, "look"):
+                there = [entry for entry in entries if floor < entry.seq <= head]
+                if step == "come":
+                    new = [entry for entry in entries if head < entry.seq][:4]
+                    rows = [(*columns_of(entry), _text(entry)) for entry in new]
+                    INSERT_ENTRIES.run(self.connection, rows)
+                    head = new[-1].seq if new else head
+                    self.connection.execute("UPDATE log SET head = ?", (head,))
+                elif step == "place":
+                    placed = self.connection.execute("SELECT placed FROM log").get
+                    self.connection.execute(places.STATEMENTS["place"], (placed, head))
+                    self.connection.execute("UPDATE log SET placed = ?", (head,))
+                elif step == "expire" and there:
+                    floor = there[len(there) // 2].seq
+                    self.connection.execute(places.STATEMENTS["remove"], (0, floor))
+                    self.connection.execute("DELETE FROM entries WHERE seq <= ?", (floor,))
+                    self.connection.execute("UPDATE log SET floor = ?", (floor,))
+                else:
+                    spans, expected = apart(there, wanted)
+                    with reader.snapshot():
+                        self.assertEqual(reader.read(spans, HEAD), (expected, True))
+            self.connection.execute("UPDATE log SET head = 0, floor = 0")
+
+        hold()
 
 
 class LargeMessages(_Reading):
@@ -226,20 +279,37 @@ class LargeMessages(_Reading):
     def test_a_page_is_cut_where_it_is_large(self) -> None:
         """What comes is the first in either order, and it is said that there is more."""
         entries = self.sized(300_000, 300_000, 10, 600_000, 10)
-        self.fill(entries)
         spans = [Span(f"t/t{seq}", 0, HEAD) for seq in range(1, 6)]
+        self.fill(entries)
         self.assertEqual(self.reader.read(spans, 10), (entries[:2], False))
         back = self.reader.read(spans, 10, newest_first=True)
         self.assertEqual(back, (entries[:2:-1], False))
 
+    def test_a_page_of_new_ones_is_cut_as_well(self) -> None:
+        """Wherever the index ends, what comes is less than two pages and its last entry."""
+        entries = self.sized(300_000, 300_000, 10, 600_000, 10)
+        spans = [Span(f"t/t{seq}", 0, HEAD) for seq in range(1, 6)]
+        for placed in range(5):
+            self.fill(entries, placed)
+            for newest_first, ordered in ((False, entries), (True, entries[::-1])):
+                found, whole = self.reader.read(spans, 10, newest_first=newest_first)
+                self.assertEqual(found, ordered[: len(found)])
+                self.assertEqual(whole, len(found) == len(entries))
+                self.assertGreater(len(found), 0)
+                most = sum(len(entry.msg or "") for entry in found[:-1])
+                self.assertLess(most, 2 * PAGE_BYTES)
+        self.fill(entries, 0)
+        self.assertEqual(self.reader.read(spans, 10), (entries[:1], False))
+
     def test_one_too_large_for_a_page_comes_alone(self) -> None:
         """So that whoever reads gets further; alone in its span it is all there is."""
         entries = self.sized(2_000_000, 10)
-        self.fill(entries)
         spans = [Span("t/t1", 0, HEAD), Span("t/t2", 0, HEAD)]
-        self.assertEqual(self.reader.read(spans, 10), (entries[:1], False))
-        self.assertEqual(self.reader.read(spans[:1], 10), (entries[:1], True))
-        self.assertEqual(self.reader.read(spans, 1), (entries[:1], False))
+        for placed in (HEAD, 0):
+            self.fill(entries, placed)
+            self.assertEqual(self.reader.read(spans, 10), (entries[:1], False))
+            self.assertEqual(self.reader.read(spans[:1], 10), (entries[:1], True))
+            self.assertEqual(self.reader.read(spans, 1), (entries[:1], False))
 
     def test_retained_ones_are_cut_too(self) -> None:
         """In the order in which the topics are asked for."""
@@ -307,7 +377,7 @@ class RetainedTopics(_Reading):
         """Each once."""
         names = sorted(f"t/{number}" for number in range(2 * NAMES + 1))
         with self.connection:
-            run(self.connection, PUT_RETAINED, [(name, 1, "{}") for name in ["s", *names, "u"]])
+            PUT_RETAINED.run(self.connection, [(name, 1, "{}") for name in ["s", *names, "u"]])
         for topic_filter in ("t/#", "t/+"):
             self.assertEqual([name for _, name in self.reader.retained(topic_filter)], names)
         self.assertEqual(len(list(self.reader.retained("#"))), len(names) + 2)
@@ -323,12 +393,11 @@ class OfOneMoment(_Reading):
         self.fill([first])
         with self.reader.snapshot():
             self.assertEqual((self.reader.head, self.reader.floor), (HEAD, 0))
-            self.fill([])
+            self.write([])
             self.connection.execute("UPDATE log SET head = 99, floor = 98")
-            run(self.connection, insert_each("users", ["?"] * 4), [("a", 0, 1, 5)])
-            run(self.connection, insert_each("groups", ["?"] * 3), [("devs", 3, 1)])
-            members = [("devs", "a", "owner", 3)]
-            run(self.connection, insert_each("members", ["?"] * 4), members)
+            Insert("users", 4).run(self.connection, [("a", 0, 1, 5)])
+            Insert("groups", 3).run(self.connection, [("devs", 3, 1)])
+            Insert("members", 4).run(self.connection, [("devs", "a", "owner", 3)])
             self.assertEqual(self.reader.read(spans, 5), ([first], True))
             self.assertIsNone(self.reader.find_user("a"))
             self.assertIsNone(self.reader.born("devs", "a"))

@@ -9,6 +9,7 @@ from pathlib import Path
 import apsw
 from twisted.trial.unittest import SynchronousTestCase
 
+from chatsvc.store.sqlite import places
 from chatsvc.store.sqlite.file import Unusable
 from chatsvc.store.sqlite.soundness import problems
 from tests.logbook import sample, tables, written
@@ -76,6 +77,45 @@ class Soundness(SynchronousTestCase):
             self.assertEqual(len(found), 1)
             self.assertIn("is not what its columns say", found[0])
 
+    def test_entries_have_their_places(self) -> None:
+        """Just those that they must have, as far as the log says that they have them."""
+        self.place(5)
+        self.assertEqual(list(problems(self.path)), [])
+        run, seq = self.first_place()
+        for statement, words in (
+            (
+                f"DELETE FROM places WHERE run = '{run}' AND seq = {seq}",
+                f"entry {seq} has no place in {run}",
+            ),
+            (
+                "UPDATE log SET placed = 4",
+                "where it does not belong",
+            ),
+            (
+                f"INSERT INTO places VALUES ('r/zed', {seq})",
+                f"entry {seq} has a place in r/zed, where it does not belong",
+            ),
+            (
+                f"INSERT INTO places VALUES ('{run}', 99)",
+                f"entry 99 has a place in {run}, where it does not belong",
+            ),
+            ("UPDATE log SET placed = 99", "entries up to 99 have their places, but the log ends"),
+        ):
+            self.assertIn(words, "\n".join(self.after(statement)))
+
+    def place(self, placed: int) -> None:
+        """Give the entries up to this one their places, and no others."""
+        with closing(apsw.Connection(str(self.path))) as connection:
+            connection.execute("DELETE FROM places")
+            connection.execute(places.STATEMENTS["place"], (0, placed))
+            connection.execute("UPDATE log SET placed = ?", (placed,))
+
+    def first_place(self) -> tuple[str, int]:
+        """One of the places there are."""
+        with closing(apsw.Connection(str(self.path))) as connection:
+            run, seq = connection.execute("SELECT run, seq FROM places").fetchall()[0]
+            return str(run), int(str(seq))
+
     def test_members_are_users_of_groups_and_hear_them(self) -> None:
         """And nobody else does."""
         for statement, words in (
@@ -103,18 +143,19 @@ class Soundness(SynchronousTestCase):
             self.assertIn(words, self.after(statement))
 
     def test_damage_of_the_file_is_found(self) -> None:
-        """An index that lacks a row."""
+        """Rows that do not stand in their order."""
+        self.place(13)
         with closing(apsw.Connection(str(self.path))) as connection:
             connection.pragma("wal_checkpoint(truncate)")
             page, size = connection.execute(
                 "SELECT rootpage, page_size FROM sqlite_schema, pragma_page_size"
-                " WHERE name = 'entries_talk'"
+                " WHERE name = 'places'"
             ).get
         content = bytearray(self.path.read_bytes())
         at = content.index(b"d/alice|bob", (page - 1) * size, page * size)
         content[at] = ord("x")
         self.path.write_bytes(content)
-        self.assertIn("entries_talk", "".join(problems(self.path)))
+        self.assertIn("places", "".join(problems(self.path)))
 
     def test_worse_damage_is_told_as_well(self) -> None:
         """A page that cannot be read."""

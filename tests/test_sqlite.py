@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from chatsvc.messages.entries import Entry
 from chatsvc.messages.errors import Code
 from chatsvc.store import Append, Loss, Receipt, Store
-from chatsvc.store.sqlite import SqliteStore
+from chatsvc.store.sqlite import SqliteStore, places
 from chatsvc.store.sqlite.file import Durability, LogFile
 from chatsvc.store.sqlite.records import ROOM
 from tests import store_conformance
@@ -36,11 +36,14 @@ def make_sqlite(
     quota: int = 10_000,
     durability: Durability = "normal",
     room: int = ROOM,
+    unplaced: int = places.MANY,
 ) -> SqliteStore:
     """A store without threads, not started."""
     file = LogFile(path, new_epoch=lambda: "epoch-1", durability=durability)
     lane = ClockLane(clock)
-    return SqliteStore(file, clock, lane, lane, retention=retention, quota=quota, room=room)
+    return SqliteStore(
+        file, clock, lane, lane, retention=retention, quota=quota, room=room, unplaced=unplaced
+    )
 
 
 class _InTurns(StoreCase):
@@ -70,6 +73,15 @@ class WithoutRoomInMemory(_InTurns, store_conformance.StoreConformance, Synchron
         """A store whose writer keeps no records."""
         path = Path(self.mktemp())
         return make_sqlite(path, clock, retention=retention, quota=quota, room=0)
+
+
+class WithPlacesNowAndThen(_InTurns, store_conformance.StoreConformance, SynchronousTestCase):
+    """It keeps them too where what is read is in part in the index and in part not yet."""
+
+    def make_store(self, clock: Clock, *, retention: float, quota: int) -> Store:
+        """A store whose writer gives three entries at once their places."""
+        path = Path(self.mktemp())
+        return make_sqlite(path, clock, retention=retention, quota=quota, unplaced=3)
 
 
 class Reborn:

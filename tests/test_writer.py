@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from chatsvc.messages.entries import Entry
 from chatsvc.messages.errors import Refused
 from chatsvc.store import Append, DeviceKey
+from chatsvc.store.sqlite import places
 from chatsvc.store.sqlite.records import load_group, load_user
 from chatsvc.store.sqlite.writer import STATEMENTS, Job, Task, Writer
 from tests.fakes import make_clock
@@ -63,7 +64,7 @@ class WhatIsKnownInMemory(RuleBasedStateMachine):
         """Begin with a new file."""
         self.file = FickleFile(Path(self.case.mktemp()), new_epoch=lambda: "e", durability="normal")
         self.file.open()
-        self.writer = Writer(self.file, self.clock, retention=100, quota=3)
+        self.writer = Writer(self.file, self.clock, retention=100, quota=3, unplaced=4)
         self.writer.open()
 
     def teardown(self) -> None:
@@ -123,6 +124,9 @@ class WhatIsKnownInMemory(RuleBasedStateMachine):
         connection = writer._connected()
         stored = connection.execute("SELECT head, floor FROM log").get
         case.assertEqual(writer._stored, stored)
+        case.assertEqual(writer._placed, connection.execute("SELECT placed FROM log").get)
+        there = connection.execute(places.STATEMENTS["waiting"]).get
+        case.assertGreaterEqual(writer._waiting, there)
         case.assertEqual((writer._rules.last, writer._rules.floor), stored)
         case.assertEqual(seqs(self.log), list(range(1, writer.head + 1)))
         left = connection.execute("SELECT seq FROM entries ORDER BY seq").fetchall()
@@ -130,7 +134,8 @@ class WhatIsKnownInMemory(RuleBasedStateMachine):
         retained = connection.execute("SELECT count(*) FROM retained").get
         case.assertEqual(writer._retained_count, retained)
         for name, (above, count) in writer._received.items():
-            waiting = connection.execute(STATEMENTS["received"], (name, above, 3)).get
+            values = (name, above, 3, writer._placed)
+            waiting = connection.execute(STATEMENTS["received"], values).get
             case.assertEqual(min(count, 3), waiting)
         case.assertEqual(tables._touched, {})
         for name, user in tables._users.items():

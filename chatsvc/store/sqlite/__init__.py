@@ -7,8 +7,8 @@ threads, each with a :class:`~chatsvc.store.sqlite.reader.Reader`, and sees all 
 at times a little more than was announced, never less. Threads come in as a :class:`Lane`, so that
 tests need none.
 
-The modules: ``file`` opens the database, in the format of ``schema``; ``writer``, with ``records``
-and ``statements``, and ``reader`` use it; ``transfer`` copies logs from one to another.
+The modules: ``file`` opens the database, in the format of ``schema``; ``writer``, with ``records``,
+``places`` and ``statements``, and ``reader`` use it; ``transfer`` copies logs from one to another.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from chatsvc.store import (
     Start,
 )
 from chatsvc.store.reading import Reading
+from chatsvc.store.sqlite import places
 from chatsvc.store.sqlite.file import LogFile, Unusable, explained
 from chatsvc.store.sqlite.reader import Reader
 from chatsvc.store.sqlite.records import ROOM
@@ -70,7 +71,7 @@ class SqliteStore:
     """See the module. ``retention`` is in seconds, ``quota`` in messages.
 
     ``writing`` is one thread, ``reading`` may be several; ``room`` is how many rows of records the
-    writer keeps in memory.
+    writer keeps in memory, ``unplaced`` how many entries it gives their places at once.
     """
 
     log = Logger()
@@ -85,6 +86,7 @@ class SqliteStore:
         retention: float,
         quota: int,
         room: int = ROOM,
+        unplaced: int = places.MANY,
     ) -> None:
         self.epoch = ""
         self.head = 0
@@ -93,7 +95,9 @@ class SqliteStore:
         self._quota = quota
         self._writing = writing
         self._reading = reading
-        self._writer = Writer(file, clock, retention=retention, quota=quota, room=room)
+        self._writer = Writer(
+            file, clock, retention=retention, quota=quota, room=room, unplaced=unplaced
+        )
         self._readers: list[Reader] = []
         self._announce: Announce = lambda _: None
         self._queue: deque[tuple[Job, Deferred[Any]]] = deque()

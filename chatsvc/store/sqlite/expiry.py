@@ -12,6 +12,7 @@ import apsw
 import msgspec
 
 from chatsvc.store.rules import Rules
+from chatsvc.store.sqlite import places
 
 __all__ = ["STATEMENTS", "expire_oldest"]
 
@@ -54,6 +55,7 @@ def expire_oldest(connection: apsw.Connection, rules: Rules, before: int) -> boo
     for sender, receiver, count in _waiting(connection.execute(STATEMENTS["unseen"], (floor,)).get):
         for _ in range(count):
             rules.forget_waiting(sender, receiver)
+    connection.execute(places.STATEMENTS["remove"], (rules.floor, floor))
     connection.execute(STATEMENTS["expire"], (floor,))
     rules.floor = floor
     return room < 0 or floor == oldest[-1][0]

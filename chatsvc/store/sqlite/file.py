@@ -230,7 +230,7 @@ class LogFile:
             for script in self._migrations:
                 connection.execute(script)
             epoch = self._new_epoch()
-            connection.execute("INSERT INTO log VALUES (1, ?, 0, 0, NULL)", (epoch,))
+            connection.execute("INSERT INTO log VALUES (1, ?, 0, 0, 0, NULL)", (epoch,))
             connection.pragma("application_id", APPLICATION_ID)
             connection.pragma("user_version", len(self._migrations))
 

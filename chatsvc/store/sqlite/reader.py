@@ -2,7 +2,11 @@
 
 One statement reads any number of spans together: a recursive query whose queue holds the next entry
 of each span and gives out the lowest (or the highest), as a merging of sorted lists does. It costs
-one look into an index for each span and for each entry found, however much is stored.
+one look into the index for each span and for each entry found, however much is stored.
+
+The newest entries are not in the index yet (:mod:`chatsvc.store.sqlite.places`): they are kept in
+memory, as a log of their own that ends where the reader's snapshot does. All of them are newer than
+all that the index has, so what is in both is simply one after the other.
 
 Whatever a statement finds comes as one row of JSON, made by SQLite: a thread gives up Python's lock
 at every row, and has to wait for the reactor to have it again.
@@ -19,6 +23,7 @@ import msgspec
 
 from chatsvc.messages.entries import Entry
 from chatsvc.store import Member
+from chatsvc.store.memory_log import MemoryLog, cost
 from chatsvc.store.reading import Found
 from chatsvc.store.spans import Mark, Span
 from chatsvc.store.sqlite.records import load_user
@@ -41,13 +46,8 @@ _members = msgspec.json.Decoder(list[tuple[str, str]]).decode
 
 def _next(run: str, after: str, until: str, order: str) -> str:
     """An expression for the first or last entry of a span, NULL where it is empty."""
-    within = f"seq > {after} AND seq <= {until} ORDER BY seq {order} LIMIT 1"
-    return f"""CASE substr({run}, 1, 2)
-        WHEN 'r/' THEN (SELECT seq FROM entries
-            WHERE receiver = substr({run}, 3) AND receiver <> sender AND {within})
-        WHEN 's/' THEN (SELECT seq FROM entries
-            WHERE sender = substr({run}, 3) AND receiver IS NOT NULL AND {within})
-        ELSE (SELECT seq FROM entries WHERE talk = {run} AND {within}) END"""
+    return f"""(SELECT seq FROM places
+        WHERE run = {run} AND seq > {after} AND seq <= {until} ORDER BY seq {order} LIMIT 1)"""
 
 
 def _merged(order: str) -> str:
@@ -86,11 +86,13 @@ def _topics(order: str) -> str:
 
 
 STATEMENTS: Final = {
-    "bounds": "SELECT head, floor FROM log",
+    "bounds": "SELECT head, floor, placed FROM log",
+    "newest": """
+        SELECT '[' || group_concat(body, ',' ORDER BY seq) || ']' FROM entries WHERE seq > ?""",
     "count": """
         SELECT count(*) FROM (
-            SELECT 1 FROM json_each(?1) AS span CROSS JOIN entries
-            ON talk = value ->> 0 AND seq > value ->> 1 AND seq <= value ->> 2 LIMIT ?2)""",
+            SELECT 1 FROM json_each(?1) AS span CROSS JOIN places
+            ON run = value ->> 0 AND seq > value ->> 1 AND seq <= value ->> 2 LIMIT ?2)""",
     "read": _read("ASC"),
     "read back": _read("DESC"),
     "marks": f"""{_merged("DESC")}
@@ -126,12 +128,22 @@ class Reader:
         self.head = 0
         self.floor = 0
         self._connection = connection
+        self._placed = 0
+        self._newest = MemoryLog()
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Read what was committed before this begins, whatever is committed meanwhile."""
         with self._connection:
-            self.head, self.floor = self._connection.execute(STATEMENTS["bounds"]).get
+            self.head, self.floor, placed = self._connection.execute(STATEMENTS["bounds"]).get
+            if placed != self._placed:
+                self._placed, self._newest = placed, MemoryLog()
+            if self.head > (known := max(placed, self._newest.head)):
+                bodies = self._connection.execute(STATEMENTS["newest"], (known,)).get
+                for entry in _entries(bodies or "[]"):
+                    self._newest.append(entry)
+            while self._newest.oldest is not None and self._newest.oldest.seq <= self.floor:
+                self._newest.remove_oldest()
             yield
 
     def close(self) -> None:
@@ -140,21 +152,55 @@ class Reader:
 
     # --- the log as spans ---
 
+    def _placed_part(self, spans: Sequence[Span]) -> list[Span]:
+        """What of these spans is in the index."""
+        placed = self._placed
+        return [Span(s.run, s.after, min(s.until, placed)) for s in spans if s.after < placed]
+
     def count(self, spans: Sequence[Span], most: int) -> int:
         """How many entries there are in spans of conversations, as far as ``most`` and one."""
-        return int(self._connection.execute(STATEMENTS["count"], (_text(spans), most + 1)).get)
+        values = (_text(self._placed_part(spans)), most + 1)
+        placed = int(self._connection.execute(STATEMENTS["count"], values).get)
+        return placed + self._newest.count(spans, most)
 
     def read(self, spans: Sequence[Span], limit: int, *, newest_first: bool = False) -> Found:
         """The first ``limit`` entries of all spans together, or fewer where they are large."""
+        parts = [self._read_placed, self._read_newest]
+        entries: list[Entry] = []
+        for read in reversed(parts) if newest_first else parts:
+            found = read(spans, limit - len(entries), newest_first=newest_first)
+            entries += found.entries
+            if not found.whole:
+                return Found(entries, whole=False)
+        return Found(entries, whole=True)
+
+    def _read_placed(self, spans: Sequence[Span], limit: int, *, newest_first: bool) -> Found:
+        placed = self._placed_part(spans)
+        if not placed:
+            return Found([], whole=True)
         statement = STATEMENTS["read back" if newest_first else "read"]
-        values = (_text(spans), limit + 1, PAGE_BYTES)
+        values = (_text(placed), limit + 1, PAGE_BYTES)
         count, bodies = self._connection.execute(statement, values).get
         entries = _entries(bodies or "[]")
         return Found(entries, len(entries) == count)
 
+    def _read_newest(self, spans: Sequence[Span], limit: int, *, newest_first: bool) -> Found:
+        found, whole = self._newest.read(spans, limit, newest_first=newest_first)
+        size = 0
+        for number, entry in enumerate(found):
+            if size > PAGE_BYTES:
+                return Found(found[:number], whole=False)
+            size += cost(entry)
+        return Found(found, whole)
+
     def marks(self, spans: Sequence[Span], limit: int) -> list[Mark]:
         """The newest ``limit`` of all spans together, newest first."""
-        return _marks(self._connection.execute(STATEMENTS["marks"], (_text(spans), limit)).get)
+        newest = self._newest.marks(spans, limit)
+        placed = self._placed_part(spans)
+        if len(newest) == limit or not placed:
+            return newest
+        values = (_text(placed), limit - len(newest))
+        return newest + _marks(self._connection.execute(STATEMENTS["marks"], values).get)
 
     def topics(
         self, after: int, until: int, limit: int, *, newest_first: bool = False

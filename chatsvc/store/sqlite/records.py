@@ -15,7 +15,7 @@ import apsw
 import msgspec
 from msgspec import Struct
 
-from chatsvc.store.sqlite.statements import delete_each, insert_each, run
+from chatsvc.store.sqlite.statements import Insert, delete_each, delete_rows
 from chatsvc.store.tables import Group, Interval, Row, Tables, User
 
 __all__ = ["ROOM", "CachedTables", "load_group", "load_user"]
@@ -175,8 +175,8 @@ class CachedTables(Tables):
         for kind, rows in by_kind.items():
             delete, insert, rows_of = _KINDS[kind]
             keys = [row[1:] for row in rows]
-            run(self._connection(), delete, keys)
-            run(self._connection(), insert, [row for key in keys for row in rows_of(self, *key)])
+            delete_rows(self._connection(), delete, keys)
+            insert.run(self._connection(), [row for key in keys for row in rows_of(self, *key)])
         self._touched.clear()
         self._marks.clear()
 
@@ -247,14 +247,14 @@ class _Kind(NamedTuple):
     """How the rows of one kind are written: those of the touched keys go, those there are come."""
 
     delete: str
-    insert: str
+    insert: Insert
     rows: Callable[..., list[tuple[Any, ...]]]
 
 
 def _kind(
     table: str, columns: int, key: Sequence[str], rows: Callable[..., list[tuple[Any, ...]]]
 ) -> _Kind:
-    return _Kind(delete_each(table, key), insert_each(table, ["?"] * columns), rows)
+    return _Kind(delete_each(table, key), Insert(table, columns), rows)
 
 
 _KINDS: Final = {

@@ -6,8 +6,9 @@ it has had.
 
 ``entries`` is the log. What one looks for stands in columns, all of an entry in ``body``, as JSON.
 ``talk`` is the run of its conversation (:mod:`chatsvc.store.spans`), ``receiver`` stands only in
-direct messages, ``topic`` only in those to topics. Every index ends with the ``seq`` of its row, so
-that each run is one stretch of one index. The other tables hold what is beside the log, as
+direct messages, ``topic`` only in those to topics. ``places`` says which entries stand in which
+run, so that each run is one stretch of it; how it follows the log is for
+:mod:`chatsvc.store.sqlite.places`. The other tables hold what is beside the log, as
 :mod:`chatsvc.store.tables` has it.
 """
 
@@ -30,6 +31,7 @@ MIGRATIONS: Final = (
         epoch TEXT NOT NULL,
         head INTEGER NOT NULL,   -- the last seq that was given
         floor INTEGER NOT NULL,  -- the last seq that retention removed
+        placed INTEGER NOT NULL, -- entries up to this seq have their places
         boot TEXT                -- the boot of the machine in which commits were not synced
     ) STRICT;
 
@@ -42,11 +44,13 @@ MIGRATIONS: Final = (
         topic TEXT,
         body TEXT NOT NULL
     ) STRICT;
-    CREATE INDEX entries_talk ON entries (talk);
-    CREATE INDEX entries_sent ON entries (sender) WHERE receiver IS NOT NULL;
-    CREATE INDEX entries_received ON entries (receiver)
-        WHERE receiver IS NOT NULL AND receiver <> sender;
     CREATE INDEX entries_topic ON entries (seq, topic, sender) WHERE topic IS NOT NULL;
+
+    CREATE TABLE places (
+        run TEXT NOT NULL,
+        seq INTEGER NOT NULL,
+        PRIMARY KEY (run, seq)
+    ) STRICT, WITHOUT ROWID;
 
     CREATE TABLE keys (
         user TEXT NOT NULL,

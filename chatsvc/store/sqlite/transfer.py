@@ -25,7 +25,7 @@ import apsw
 import msgspec
 
 from chatsvc.messages.entries import Entry
-from chatsvc.store.sqlite import lines
+from chatsvc.store.sqlite import lines, places
 from chatsvc.store.sqlite.file import LogFile, Unusable, copy_database, explained, sync
 from chatsvc.store.sqlite.lines import FORMAT, Header, Line, header_of, line_of
 from chatsvc.store.sqlite.soundness import contradictions, snapshot
@@ -386,4 +386,7 @@ class _Target:
             bounds = (max(self.head, header.head), self._floor, new_epoch())
         else:
             bounds = (header.head, header.floor, header.epoch)
-        self._connection.execute("UPDATE log SET head = ?, floor = ?, epoch = ?", bounds)
+        run = self._connection.execute
+        run("UPDATE log SET head = ?1, floor = ?2, epoch = ?3, placed = ?1", bounds)
+        run("DELETE FROM places")
+        run(places.STATEMENTS["place"], (0, bounds[0]))

@@ -30,11 +30,12 @@ from chatsvc.messages.errors import Code, Refused
 from chatsvc.store import Append, Receipt
 from chatsvc.store.rules import Rules, first_receipt
 from chatsvc.store.spans import runs_of
+from chatsvc.store.sqlite import places
 from chatsvc.store.sqlite.expiry import expire_oldest
 from chatsvc.store.sqlite.file import LogFile
 from chatsvc.store.sqlite.records import ROOM, CachedTables
 from chatsvc.store.sqlite.schema import columns_of
-from chatsvc.store.sqlite.statements import insert_each, put_each, run
+from chatsvc.store.sqlite.statements import Insert
 
 __all__ = ["Job", "Outcome", "Task", "Writer"]
 
@@ -47,9 +48,9 @@ _encode = msgspec.json.Encoder().encode
 _keys = msgspec.json.Decoder(list[tuple[str, str, str, int, int]]).decode
 _entries = msgspec.json.Decoder(list[Entry]).decode
 
-INSERT_ENTRIES: Final = insert_each("entries", ["?"] * 7)
-INSERT_KEYS: Final = insert_each("keys", ["?", "?", "unhex(?)", "?", "?"])
-PUT_RETAINED: Final = put_each("retained", ["?", "?", "?"])
+INSERT_ENTRIES: Final = Insert("entries", 7)
+INSERT_KEYS: Final = Insert("keys", 5)
+PUT_RETAINED: Final = Insert("retained", 3, replace=True)
 STATEMENTS: Final = {
     "keys": """
         SELECT json_group_array(json_array(k.user, k.key, hex(digest), seq, ts))
@@ -57,15 +58,19 @@ STATEMENTS: Final = {
         ON k.user = asked.value ->> 0 AND k.key = asked.value ->> 1""",
     "received": """
         SELECT count(*) FROM (
-            SELECT 1 FROM entries WHERE receiver = ? AND receiver <> sender AND seq > ? LIMIT ?)""",
+            SELECT 1 FROM places WHERE run = 'r/' || ?1 AND seq > ?2
+            UNION ALL SELECT 1 FROM entries
+            WHERE seq > max(?2, ?4) AND receiver = ?1 AND receiver <> sender LIMIT ?3)""",
     "message": "SELECT talk = ? FROM entries WHERE seq = ?",
-    "any": "SELECT 1 FROM entries WHERE talk = ? LIMIT 1",
+    "any": """
+        SELECT 1 FROM places WHERE run = ?1
+        UNION ALL SELECT 1 FROM entries WHERE seq > ?2 AND talk = ?1 LIMIT 1""",
     "retained": "SELECT 1 FROM retained WHERE topic = ?",
     "clear": "DELETE FROM retained WHERE topic = ?",
     "above": """
         SELECT '[' || group_concat(body, ',' ORDER BY seq) || ']' FROM entries WHERE seq > ?""",
     "stored": "SELECT head, floor FROM log",
-    "bounds": "UPDATE log SET head = ?, floor = ?",
+    "bounds": "UPDATE log SET head = ?, floor = ?, placed = ?",
 }
 """By name, so that a test can ask how SQLite would go about each."""
 
@@ -91,7 +96,10 @@ class Outcome(NamedTuple):
 
 
 class Writer:
-    """See the module. ``retention`` is in seconds, ``quota`` in messages, ``room`` in rows."""
+    """See the module. ``retention`` is in seconds, ``quota`` in messages, ``room`` in rows.
+
+    ``unplaced`` is how many entries are given their places at once.
+    """
 
     log = Logger()
 
@@ -103,6 +111,7 @@ class Writer:
         retention: float,
         quota: int,
         room: int = ROOM,
+        unplaced: int = places.MANY,
     ) -> None:
         self.epoch = ""
         self._file = file
@@ -113,6 +122,9 @@ class Writer:
         self._tables = CachedTables(self._connected, room)
         self._rules = Rules(self, self._tables, clock, retention=retention, quota=quota)
         self._stored = (0, 0)
+        self._unplaced = unplaced
+        self._placed = 0
+        self._waiting = (0, 0)
         self._failing = False
         self._found: list[Entry] = []
         self._received: dict[str, tuple[int, int]] = {}
@@ -164,7 +176,10 @@ class Writer:
         """
         connection = self._connected()
         found = _entries(connection.execute(STATEMENTS["above"], (self.head,)).get or "[]")
-        head, floor, self.epoch = connection.execute("SELECT head, floor, epoch FROM log").get
+        head, floor, self._placed, self.epoch = connection.execute(
+            "SELECT head, floor, placed, epoch FROM log"
+        ).get
+        self._waiting = connection.execute(places.STATEMENTS["waiting"]).get
         self._retained_count = connection.execute("SELECT count(*) FROM retained").get
         self._stored = self._rules.last, self._rules.floor = head, floor
         self._found += found
@@ -307,14 +322,14 @@ class Writer:
 
     def has_any(self, run: str) -> bool:
         """Whether anything is stored of a run, which is a conversation's."""
-        stored = self._connected().execute(STATEMENTS["any"], (run,)).get
+        stored = self._connected().execute(STATEMENTS["any"], (run, self._placed)).get
         return bool(stored) or any(runs_of(entry)[0] == run for entry in self._entries)
 
     def count_received(self, user: str, above: int) -> int:
         """How many direct messages of others to ``user`` are above ``above``; up to the quota."""
         counted = self._received.get(user)
         if counted is None or counted[0] != above:
-            values = (user, above, self._quota)
+            values = (user, above, self._quota, self._placed)
             stored = self._connected().execute(STATEMENTS["received"], values).get
             new = sum(
                 1
@@ -339,24 +354,33 @@ class Writer:
         """Write what the batch has brought."""
         connection = self._connected()
         entries = [(*columns_of(entry), _text(entry)) for entry in self._entries]
-        run(connection, INSERT_ENTRIES, entries)
-        run(
+        INSERT_ENTRIES.run(connection, entries)
+        INSERT_KEYS.run(
             connection,
-            INSERT_KEYS,
             [
-                (*binding, digest.hex(), receipt.seq, receipt.ts)
+                (*binding, digest, receipt.seq, receipt.ts)
                 for binding in self._new_keys
                 for digest, receipt in (self._bound[binding],)
             ],
         )
         kept = [(topic, e.seq, _text(e)) for topic, e in self._retained.items() if e is not None]
-        run(connection, PUT_RETAINED, kept)
+        PUT_RETAINED.run(connection, kept)
         for topic, entry in self._retained.items():
             if entry is None:
                 connection.execute(STATEMENTS["clear"], (topic,))
         self._tables.flush()
+        self._place(len(entries), sum(len(entry[-1]) for entry in entries))
         if self._stored != (now := (self._rules.last, self._rules.floor)):
-            connection.execute(STATEMENTS["bounds"], now)
+            connection.execute(STATEMENTS["bounds"], (*now, self._placed))
+
+    def _place(self, count: int, size: int) -> None:
+        """Give the newest entries their places, if there are many that have none."""
+        self._waiting = (self._waiting[0] + count, self._waiting[1] + size)
+        if self._waiting[0] >= self._unplaced or self._waiting[1] >= places.MUCH:
+            span = (self._placed, self._rules.last)
+            self._connected().execute(places.STATEMENTS["place"], span)
+            self._placed = self._rules.last
+            self._waiting = (0, 0)
 
     # --- expiry ---
 
