@@ -1,6 +1,7 @@
 """What a named connection may do: the table from command to handler.
 
-A handler returns the reply, or a Deferred of it, or None; what it cannot do is a
+A handler returns the reply, or a Deferred of it, or None; or what is to be stored, with a function
+beside it in the table that makes the reply once it is. What it cannot do is a
 :class:`~chatsvc.messages.errors.Refused`. It knows no frames and no order: which command runs when,
 and who gets the reply, is for :mod:`chatsvc.session`.
 
@@ -96,52 +97,36 @@ class Actor:
 
         return self.state.store.admit(self.name).addCallback(welcome)
 
-    def _publish(
-        self, command: commands.Send | commands.OfGroup, address: Address, **content: Any
-    ) -> Deferred[Receipt]:
-        key = _given(getattr(command, "key", UNSET))
-        return self.state.publish(
-            Append(
-                op=command.op,  # type: ignore[arg-type]
-                user=self.name,
-                address=address,
-                origin=self.origin,
-                key=key,
-                digest=b"" if key is None else content_digest(command),
-                **content,
-            )
-        )
-
-    def send(self, command: commands.Send) -> Deferred[Answer]:
-        """Store a message; the reply says where in the log it stands."""
+    def send(self, command: commands.Send) -> Append:
+        """Store a message."""
         address = command.address()
-        data = _given(command.data)
-        stored = self._publish(
-            command,
-            address,
+        key = _given(command.key)
+        return Append(
+            op="send",
+            user=self.name,
+            address=address,
+            origin=self.origin,
             msg=_given(command.msg),
-            data=None if data is None else bytes(data),
+            data=None if command.data is UNSET else bytes(command.data),
             reply_to=_given(command.reply_to),
             retain=command.retain,
+            key=key,
+            digest=b"" if key is None else content_digest(command),
             present=address.kind == "to" and self.state.is_shown(address.name),
         )
 
-        def reply(receipt: Receipt) -> Answer:
-            return Ok(seq=receipt.seq, ts=receipt.ts, key=command.key, dup=receipt.dup)
-
-        return stored.addCallback(reply)
-
-    def change_group(
-        self, command: commands.Join | commands.Leave | commands.Create
-    ) -> Deferred[Answer]:
+    def change_group(self, command: commands.Join | commands.Leave | commands.Create) -> Append:
         """Join, leave or create a group."""
-        content = {"public": command.public} if isinstance(command, commands.Create) else {}
-        stored = self._publish(command, Address("group", command.group), **content)
-
-        def reply(receipt: Receipt) -> Answer:
-            return Ok(seq=receipt.seq, key=command.key, dup=receipt.dup)
-
-        return stored.addCallback(reply)
+        key = _given(command.key)
+        return Append(
+            op=command.op,  # type: ignore[arg-type] # one of these three
+            user=self.name,
+            address=Address("group", command.group),
+            origin=self.origin,
+            public=getattr(command, "public", True),
+            key=key,
+            digest=b"" if key is None else content_digest(command),
+        )
 
     def members(self, command: commands.ListMembers) -> Deferred[Answer]:
         """List who is in a group, and who of them is here."""
@@ -244,18 +229,31 @@ class Actor:
         return HelpPage(commands=describe(_given(command.about)))
 
 
-class Operation(Struct, frozen=True):
-    """A row of the table: what does it, and whether it is pipelined."""
+def sent(command: commands.Send, receipt: Receipt) -> Ok:
+    """Where in the log a message stands."""
+    return Ok(id=command.id, seq=receipt.seq, ts=receipt.ts, key=command.key, dup=receipt.dup)
 
-    handler: Callable[[Actor, Any], Answer | Deferred[Answer]]
+
+def group_changed(
+    command: commands.Join | commands.Leave | commands.Create, receipt: Receipt
+) -> Ok:
+    """Where in the log it is said who came or went."""
+    return Ok(id=command.id, seq=receipt.seq, key=command.key, dup=receipt.dup)
+
+
+class Operation(Struct, frozen=True):
+    """A row of the table: what does it; what is replied, if it stores; whether it is pipelined."""
+
+    handler: Callable[[Actor, Any], Append | Answer | Deferred[Answer]]
+    reply: Callable[[Any, Receipt], Ok] = sent
     pipelined: bool = False
 
 
 OPERATIONS: Final[dict[str, Operation]] = {
-    "send": Operation(Actor.send, pipelined=True),
-    "join": Operation(Actor.change_group, pipelined=True),
-    "leave": Operation(Actor.change_group, pipelined=True),
-    "create": Operation(Actor.change_group, pipelined=True),
+    "send": Operation(Actor.send, sent, pipelined=True),
+    "join": Operation(Actor.change_group, group_changed, pipelined=True),
+    "leave": Operation(Actor.change_group, group_changed, pipelined=True),
+    "create": Operation(Actor.change_group, group_changed, pipelined=True),
     "members": Operation(Actor.members),
     "history": Operation(Actor.history),
     "subscribe": Operation(Actor.subscribe),

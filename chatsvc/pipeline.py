@@ -19,7 +19,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 __all__ = ["AT_ONCE", "FEW", "MANY", "Pipeline"]
@@ -36,15 +35,15 @@ C = TypeVar("C")
 class Pipeline(Generic[C]):
     """Runs commands of type ``C``.
 
-    ``run`` starts one and returns a Deferred that fires when it is done, or None if it is done; it
-    raises nothing, and its Deferred never fails. ``overlaps`` is asked just before whether a
-    command need not wait for those before it. ``hold`` stops reading from the client, or goes on;
+    ``run`` starts one and raises nothing; once that is done, be it before it returns, :meth:`done`
+    is called. ``overlaps`` is asked just before whether a command need not wait for those before
+    it. ``hold`` stops reading from the client, or goes on;
     ``blocked`` tells whether it does not read its replies. Whoever pushed calls :meth:`work`.
     """
 
     def __init__(
         self,
-        run: Callable[[C], Deferred[None] | None],
+        run: Callable[[C], None],
         overlaps: Callable[[C], bool],
         hold: Callable[[bool], None],
         blocked: Callable[[], bool],
@@ -94,11 +93,9 @@ class Pipeline(Generic[C]):
                     self._next_turn = self._clock.callLater(0, self._turn)
                     break
                 started += 1
-                answer = self._run(self._queue.popleft())
-                if answer is not None:
-                    self._under_way += 1
-                    self._exclusive = not overlaps
-                    answer.addCallback(self._done)
+                self._under_way += 1
+                self._exclusive = not overlaps
+                self._run(self._queue.popleft())
         finally:
             self._working = False
         waiting = len(self._queue) + self._under_way
@@ -113,7 +110,9 @@ class Pipeline(Generic[C]):
         self._next_turn = None
         self.work()
 
-    def _done(self, _: None) -> None:
+    def done(self) -> None:
+        """A command that was started is done."""
         self._under_way -= 1
         self._exclusive = False
-        self.work()
+        if not self._working:
+            self.work()

@@ -19,6 +19,7 @@ from __future__ import annotations
 import enum
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from msgspec import UNSET, UnsetType
@@ -41,7 +42,7 @@ from chatsvc.messages.events import (
 from chatsvc.operations import OPERATIONS, Actor
 from chatsvc.pipeline import Pipeline
 from chatsvc.state import ChatState
-from chatsvc.store import Start
+from chatsvc.store import Append, Receipt, Start
 from chatsvc.stream import Stream
 
 __all__ = ["Session"]
@@ -159,32 +160,35 @@ class Session:
             return False
         return OPERATIONS[command.op].pipelined
 
-    def _run(self, command: Command | Refused | None) -> Deferred[None] | None:
+    def _run(self, command: Command | Refused | None) -> None:
         """Do a command, when the connection has become what it must be for it, and reply.
 
         None stands for the silence that settles a connection, a refusal for an unreadable frame.
         """
+        if command is None:
+            if self.stage is Stage.UNSETTLED:
+                self._settle(None).addBoth(self._done)
+            else:
+                self._pipeline.done()
+            return
         if isinstance(command, Refused):
             self._refuse(command.id, command)
-            return None
-        if command is None:
-            return self._settle(None) if self.stage is Stage.UNSETTLED else None
+            self._pipeline.done()
+            return
         try:
             answer = self._answer(command)
         except Refused as refused:
-            self._refuse(command.id, refused)
-            return None
+            answer = refused
         except Exception:
-            self._fail(Failure(), command)
-            return None
-        if isinstance(answer, Deferred):
-            return answer.addCallback(self._reply, command).addErrback(self._fail, command)
-        self._reply(answer, command)
-        return None
+            answer = Failure()
+        self._take(answer, command)
 
-    def _answer(self, command: Command) -> Event | Deferred[Event | None] | None:
+    def _answer(self, command: Command) -> Any:
+        """What the handler of a command gives, or a Deferred of it."""
         if isinstance(command, Hello):
             return self._hello(command)
+        if self._actor is not None and not self._renamable and command.sender is UNSET:
+            return self._do(command)  # it leaves open nothing of who this is: nearly all do
         if self.stage is Stage.NAMELESS:
             raise Refused(Code.BAD_REQUEST, "`hello` must come first", Hello.example)
         name = self._check_sender(command.sender)
@@ -194,10 +198,45 @@ class Session:
             return self._do(command)
         return self._settle(name).addCallback(lambda _: self._do(command))
 
-    def _do(self, command: Command) -> Event | Deferred[Event | None] | None:
+    def _do(self, command: Command) -> Any:
         if self._actor is None or self.stage is Stage.CLOSED:
             return None
         return OPERATIONS[command.op].handler(self._actor, command)
+
+    def _take(self, answer: Any, command: Command) -> None:
+        """What a handler gives: something that waits, something to be stored, or the reply."""
+        if isinstance(answer, Append):
+            try:
+                self._state.publish(answer, partial(self._stored, command))
+            except Exception:
+                self._answered(Failure(), command)
+        elif isinstance(answer, Deferred):
+            answer.addBoth(self._take, command)
+        else:
+            self._answered(answer, command)
+
+    def _stored(self, command: Command, result: Receipt | Refused) -> None:
+        """What a command had to store is stored, or refused."""
+        if isinstance(result, Refused):
+            self._answered(result, command)
+        else:
+            self._answered(OPERATIONS[command.op].reply(command, result), command)
+
+    def _answered(self, answer: Any, command: Command) -> None:
+        """A command is done: reply with what came of it, and let the next ones have their turn."""
+        try:
+            if isinstance(answer, Failure):
+                answer = self._refused(answer, command)
+            if isinstance(answer, Refused):
+                self._refuse(command.id, answer)
+            else:
+                self._reply(answer, command)
+        except Exception:
+            self.log.failure("a reply failed")
+        self._pipeline.done()
+
+    def _done(self, _: object) -> None:
+        self._pipeline.done()
 
     def _reply(self, event: Event | None, command: Command) -> None:
         """Send the reply. An ``ok`` goes only to a command with an ``id``, all else in any case."""
@@ -209,12 +248,12 @@ class Session:
         if isinstance(command, Subscribe) and self._actor is not None:
             self._actor.replay(command, event, self._connection)
 
-    def _fail(self, failure: Failure, command: Command) -> None:
-        refused = failure.value
-        if not isinstance(refused, Refused):
-            self.log.failure("command {op} failed", failure, op=command.op)
-            refused = Refused(Code.INTERNAL, "something went wrong here; it has been noted")
-        self._refuse(command.id, refused)
+    def _refused(self, failure: Failure, command: Command) -> Refused:
+        """What a client is told of a failure; what it should not have caused is logged."""
+        if isinstance(failure.value, Refused):
+            return failure.value
+        self.log.failure("command {op} failed", failure, op=command.op)
+        return Refused(Code.INTERNAL, "something went wrong here; it has been noted")
 
     def _refuse(self, mark: str | int | None, refused: Refused) -> None:
         self._connection.send(

@@ -30,7 +30,7 @@ from chatsvc.messages.entries import Entry, Shape, render
 from chatsvc.messages.errors import Refused
 from chatsvc.messages.events import Event, encode
 from chatsvc.registry import ClientRegistry, ConnectedUser, GroupRegistry, TopicRegistry
-from chatsvc.store import Append, DeviceKey, Receipt, Standing, Start, Store
+from chatsvc.store import Append, DeviceKey, Standing, Start, Store, Then
 
 __all__ = ["ChatState", "Delivery", "Subscriber"]
 
@@ -49,11 +49,9 @@ class Delivery:
 
     def payload(self, shape: Shape) -> bytes | None:
         """The entry as it goes over the wire, or None where this shape does not show it."""
-        try:
-            return self._payloads[shape]
-        except KeyError:
-            payload = self._payloads[shape] = render(self.entry, shape)
-            return payload
+        if shape not in self._payloads:
+            self._payloads[shape] = render(self.entry, shape)
+        return self._payloads[shape]
 
 
 class Subscriber(Protocol):
@@ -127,14 +125,18 @@ class ChatState:
 
     # --- in ---
 
-    def publish(self, append: Append) -> Deferred[Receipt]:
+    def publish(self, append: Append, then: Then) -> None:
         """Hand something to the store; see :meth:`chatsvc.store.Store.append`."""
-        return self.store.append(append)
+        self.store.append(append, then)
 
     def is_shown(self, user: str) -> bool:
         """Whether ``user`` has a connection that is being shown the log as it grows."""
         connected = self.clients.get(user)
-        return connected is not None and any(sub.live for sub in connected.subscribers)
+        if connected is not None:
+            for subscriber in connected.subscribers:
+                if subscriber.live:
+                    return True
+        return False
 
     # --- out ---
 
@@ -163,8 +165,12 @@ class ChatState:
         return self._connections_of({entry.sender, address.name})
 
     def _connections_of(self, users: Iterable[str]) -> list[Subscriber]:
-        found = (self.clients.get(user) for user in users)
-        return [sub for user in found if user is not None for sub in user.subscribers]
+        found: list[Subscriber] = []
+        for user in users:
+            connected = self.clients.get(user)
+            if connected is not None:
+                found += connected.subscribers
+        return found
 
     def tell(self, users: Iterable[str], event: Event, origin: str) -> None:
         """Show an event that is not in the log to the sessions of ``users``, but ``origin``."""

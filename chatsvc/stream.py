@@ -33,7 +33,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from chatsvc.connection import Connection
-from chatsvc.messages.entries import Entry, Shape, render, shape_for
+from chatsvc.messages.entries import Entry, Shape, render
 from chatsvc.messages.errors import CloseCode, Code, Refused
 from chatsvc.messages.events import CaughtUp, Event, Gap, Lagging, encode
 from chatsvc.proof import Position, Proof
@@ -113,6 +113,7 @@ class Stream:
         self._next_page: IDelayedCall | None = None
         now = self._clock.seconds()
         self._proof = Proof(numbers)
+        self._due = now
         self._began = self._progress = self._swept = now
 
     @property
@@ -162,7 +163,8 @@ class Stream:
                 shape = self._shape(entry)
                 if shape is not None and (payload := delivery.payload(shape)) is not None:
                     self._write(payload)
-                    self._ping_if_due()
+                    if self._proof.outstanding is None:
+                        self._ping_if_due()
                 return
             self.cursor = entry.seq - 1  # all before was shown, or was not for this connection
             self._tell(Lagging(seq=self.cursor))
@@ -181,7 +183,9 @@ class Stream:
         """How this connection sees an entry; None where it does not."""
         if self.bare:
             return None if entry.sender == self.user else Shape.BARE
-        return None if entry.origin == self._origin else shape_for(entry, self.user)
+        if entry.origin == self._origin:
+            return None
+        return Shape.OWN if entry.sender == self.user else Shape.FULL
 
     def _write(self, payload: bytes) -> None:
         self._connection.send(payload)
@@ -368,13 +372,13 @@ class Stream:
     def _ping(self) -> None:
         if self._phase is Phase.LIVE:
             self._note_head()
-        self._connection.ping(self._proof.ping(self.cursor, self._clock.seconds()))
+        now = self._clock.seconds()
+        self._due = now + self._state.ping_interval
+        self._connection.ping(self._proof.ping(self.cursor, now))
 
     def _ping_if_due(self) -> None:
         proof = self._proof
-        if proof.outstanding is not None or proof.complete:
-            return
-        if self._clock.seconds() - proof.last_ping >= self._state.ping_interval:
+        if proof.outstanding is None and self._clock.seconds() >= self._due and not proof.complete:
             self._ping()
 
     def sweep(self, now: float, *, reading: bool) -> None:

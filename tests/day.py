@@ -19,19 +19,21 @@ from chatsvc.messages.errors import Code, Refused
 from chatsvc.store import Append
 from chatsvc.store.sqlite import SqliteStore
 from chatsvc.store.sqlite.file import Durability, LogFile
-from tests.fakes import ClockLane, make_clock
+from tests.fakes import ClockLane, appended, make_clock
 from tests.faulty_vfs import Disk, contents, put
 from tests.store_suite.driver import group, to, topic
 
 OFTEN, NEVER = 12, 1000
 """Pages after which the write-ahead log is brought into the file, in so short a day."""
+UNPLACED = 4
+"""Entries that get their places at once, as seldom as in a long day."""
 RETENTION = 1000.0
 RENAMED = (
     """
     ALTER TABLE users ADD COLUMN colour TEXT;
     UPDATE entries SET sender = upper(sender);
-    CREATE TABLE places (seq INTEGER PRIMARY KEY) STRICT;
-    INSERT INTO places SELECT seq FROM entries;
+    CREATE TABLE heights (seq INTEGER PRIMARY KEY) STRICT;
+    INSERT INTO heights SELECT seq FROM entries;
     """,
 )
 """A migration that changes much."""
@@ -163,7 +165,9 @@ class Day:
             durability=durability,
         )
         file.checkpoint = checkpoint
-        self.store = SqliteStore(file, self.clock, lane, lane, retention=RETENTION, quota=100)
+        self.store = SqliteStore(
+            file, self.clock, lane, lane, retention=RETENTION, quota=100, unplaced=UNPLACED
+        )
 
     def start(self) -> Any:
         """Start the store; what came of that."""
@@ -219,7 +223,11 @@ class Day:
         return results[0]
 
     def _call(self, ask: Ask) -> Deferred[Any]:
-        called: Deferred[Any] = getattr(self.store, ask.method)(*ask.arguments)
+        called: Deferred[Any]
+        if ask.method == "append":
+            called = appended(self.store.append, *ask.arguments)
+        else:
+            called = getattr(self.store, ask.method)(*ask.arguments)
         return called.addErrback(refusal)
 
     def retry(self, places: Iterable[Place]) -> list[Any]:

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from chatsvc.messages.entries import Address
 from chatsvc.state import ChatState, Delivery
 from chatsvc.store import Append, Receipt
-from tests.fakes import counter, make_clock, make_store
+from tests.fakes import appended, counter, make_clock, make_store
 
 
 class Ear:
@@ -63,13 +63,13 @@ class StateCase(SynchronousTestCase):
 
     def say(self, user: str, kind: Any, name: str, msg: str) -> Deferred[Receipt]:
         """Publish a message."""
-        return self.state.publish(
-            Append(op="send", user=user, address=Address(kind, name), msg=msg)
-        )
+        append = Append(op="send", user=user, address=Address(kind, name), msg=msg)
+        return appended(self.state.publish, append)
 
     def do(self, user: str, op: Any, group: str) -> Deferred[Receipt]:
         """Join, leave or create a group."""
-        return self.state.publish(Append(op=op, user=user, address=Address("group", group)))
+        append = Append(op=op, user=user, address=Address("group", group))
+        return appended(self.state.publish, append)
 
     def nothing_is_left(self) -> None:
         """No registry remembers anybody."""

@@ -9,16 +9,17 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
 
 from chatsvc.messages.entries import Entry
-from chatsvc.messages.errors import CloseCode
+from chatsvc.messages.errors import CloseCode, Refused
 from chatsvc.session import Session
 from chatsvc.state import ChatState
-from chatsvc.store import Announce
+from chatsvc.store import Announce, Append, Receipt, Then
 from chatsvc.store.memory import MemoryStore
 
 T = TypeVar("T")
@@ -49,6 +50,20 @@ def counter(prefix: str) -> Callable[[], str]:
     return lambda: f"{prefix}{next(numbers)}"
 
 
+def appended(append: Callable[[Append, Then], None], what: Append) -> Deferred[Receipt]:
+    """What becomes of ``what``, given to a store's ``append`` or to what takes its place."""
+    answer: Deferred[Receipt] = Deferred()
+
+    def then(result: Receipt | Refused) -> None:
+        if isinstance(result, Refused):
+            answer.errback(result)
+        else:
+            answer.callback(result)
+
+    append(what, then)
+    return answer
+
+
 class ClockLane:
     """A lane without threads: what is to be done is done when the clock is advanced."""
 
@@ -75,7 +90,7 @@ class LateStore:
     ``head`` is that of what was announced.
     """
 
-    ORDERED = ("append", "subscribe", "unsubscribe", "mark_read")
+    ORDERED = ("subscribe", "unsubscribe", "mark_read")
 
     def __init__(self, behind: MemoryStore) -> None:
         self._behind = behind
@@ -101,6 +116,12 @@ class LateStore:
             return answer
 
         return call
+
+    def append(self, append: Append, then: Then) -> None:
+        """Have it done now, and told of later."""
+        self._behind.append(append, lambda result: self._told.append(partial(then, result)))
+        if not self.late:
+            self.release()
 
     def start(self, announce: Announce) -> Deferred[None]:
         """Start the store behind, and hear it in the test's stead."""

@@ -18,7 +18,7 @@ from chatsvc.state import ChatState
 from chatsvc.store import Append, Standing
 from chatsvc.store.memory import MemoryStore
 from tests.ears import Ear, StateCase
-from tests.fakes import DAY, MIB, LateStore, counter, make_clock, make_store
+from tests.fakes import DAY, MIB, LateStore, appended, counter, make_clock, make_store
 
 GROUPS = ("devs", "ops")
 FILTERS = ("a/b", "a/#", "+/b")
@@ -245,7 +245,8 @@ class Traffic(RuleBasedStateMachine):
     def change(self, user: str, op: Any, data: st.DataObject) -> None:
         """A user joins or leaves a group."""
         group = data.draw(st.sampled_from(GROUPS))
-        answer = self.state.publish(Append(op=op, user=user, address=Address("group", group)))
+        append = Append(op=op, user=user, address=Address("group", group))
+        answer = appended(self.state.publish, append)
         answer.addErrback(lambda failure: failure.trap(Refused))
 
     @rule(user=st.sampled_from("ab"), topic=st.sampled_from(FILTERS), on=st.booleans())

@@ -15,7 +15,7 @@ from chatsvc.messages.errors import Code
 from chatsvc.store import Append, Receipt
 from chatsvc.store.sqlite import MOST_BYTES, MOST_JOBS, SqliteStore
 from chatsvc.store.sqlite.file import LogFile
-from tests.fakes import ClockLane, make_clock
+from tests.fakes import ClockLane, appended, make_clock
 from tests.store_suite.driver import group, topic
 
 T = TypeVar("T")
@@ -90,7 +90,7 @@ class GroupCommit(SynchronousTestCase):
     def send(self, count: int = 1, text: str = "hi") -> None:
         """Give the store so many messages."""
         for _ in range(count):
-            self.store.append(message(text)).addCallback(self.fired)
+            appended(self.store.append, message(text)).addCallback(self.fired)
         self.clock.advance(0)
 
     def expected(self, first: int, last: int) -> list[tuple[str, int]]:
@@ -167,7 +167,7 @@ class GroupCommit(SynchronousTestCase):
 
     def test_stopping_waits_for_what_an_answer_brings(self) -> None:
         """As when somebody answers while the last messages are told."""
-        self.store.append(message()).addCallback(lambda _: self.send())
+        appended(self.store.append, message()).addCallback(lambda _: self.send())
         self.stop()
         self.lane.do()
         self.clock.advance(0)
@@ -195,7 +195,7 @@ class GroupCommit(SynchronousTestCase):
     def test_what_is_told_may_bring_more(self) -> None:
         """From an answer, or while something is announced: it is done in a later batch."""
         self.store._announce = lambda entry: self.send() if entry.seq % 2 else None
-        self.store.append(message()).addCallback(lambda _: self.send(2))
+        appended(self.store.append, message()).addCallback(lambda _: self.send(2))
         self.clock.advance(0)
         while self.lane.waiting:
             self.lane.do()
@@ -205,7 +205,7 @@ class GroupCommit(SynchronousTestCase):
         """Those before and those after it are committed, and told in order."""
         wrong = Append(op="send", user="alice", address=group("devs"), msg="hi")
         for append in (message(), message(), wrong, message(), message()):
-            self.store.append(append).addCallbacks(
+            appended(self.store.append, append).addCallbacks(
                 self.fired, lambda failure: self.told.append(failure.value.code)
             )
         self.clock.advance(0)

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -14,7 +13,7 @@ from chatsvc.pipeline import AT_ONCE, FEW, MANY, Pipeline
 
 
 class Said(NamedTuple):
-    """A command: whether it overlaps, and how its answer comes: at once, fired, or late."""
+    """A command: whether it overlaps, and whether it is done at once or late."""
 
     number: int
     overlaps: bool
@@ -28,7 +27,7 @@ class Bench:
         self.clock = Clock()
         self.blocked = False
         self.log: list[str] = []
-        self.asked: list[tuple[Said, Deferred[None]]] = []
+        self.asked: list[Said] = []
         self.reading: list[bool] = []
         self.pipeline: Pipeline[Said] = Pipeline(
             self.run,
@@ -38,15 +37,14 @@ class Bench:
             self.clock,
         )
 
-    def run(self, command: Said) -> Deferred[None] | None:
+    def run(self, command: Said) -> None:
         """Start a command."""
         self.log.append(f"start {command.number}")
-        if command.answer != "late":
+        if command.answer == "late":
+            self.asked.append(command)
+        else:
             self.log.append(f"done {command.number}")
-            return None if command.answer == "none" else succeed(None)
-        answer: Deferred[None] = Deferred()
-        self.asked.append((command, answer))
-        return answer
+            self.pipeline.done()
 
     def say(self, *commands: Said) -> None:
         """Push commands, and let as many turns pass as they need."""
@@ -64,9 +62,9 @@ class Bench:
         """Let the store answer what it was asked first."""
         while count and self.asked:
             count -= 1
-            command, answer = self.asked.pop(0)
+            command = self.asked.pop(0)
             self.log.append(f"done {command.number}")
-            answer.callback(None)
+            self.pipeline.done()
         self.turns()
 
     def take(self) -> list[str]:
@@ -111,30 +109,23 @@ class Order(_AtTheBench):
         self.assertEqual(self.bench.take(), ["start 1"])
 
     def test_what_is_done_at_once_holds_up_nothing(self) -> None:
-        """With a Deferred that has fired, or none."""
-        for answer in ("none", "fired"):
-            self.bench.say(
-                Said(1, overlaps=False, answer=answer), Said(2, overlaps=False, answer=answer)
-            )
-            self.assertEqual(self.bench.take(), ["start 1", "done 1", "start 2", "done 2"])
+        """Before `run` returns."""
+        self.bench.say(Said(1, overlaps=False, answer="now"), Said(2, overlaps=False, answer="now"))
+        self.assertEqual(self.bench.take(), ["start 1", "done 1", "start 2", "done 2"])
 
     def test_whether_it_overlaps_is_asked_just_before(self) -> None:
         """A command may change what the next one is."""
         log: list[str] = []
-        first: Deferred[None] = Deferred()
         settled: list[bool] = []
-
-        def run(command: str) -> Deferred[None] | None:
-            log.append(command)
-            return first if command == "first" else Deferred()
-
-        pipeline = Pipeline(run, lambda _: bool(settled), lambda _: None, lambda: False, Clock())
+        pipeline = Pipeline(
+            log.append, lambda _: bool(settled), lambda _: None, lambda: False, Clock()
+        )
         for command in ("first", "second", "third"):
             pipeline.push(command)
         pipeline.work()
         self.assertEqual(log, ["first"])
         settled.append(True)
-        first.callback(None)
+        pipeline.done()
         self.assertEqual(log, ["first", "second", "third"])
 
     def test_a_command_said_while_another_starts_comes_after_it(self) -> None:
@@ -155,7 +146,7 @@ class Order(_AtTheBench):
     def test_many_that_are_done_at_once_need_no_stack(self) -> None:
         """Thousands that waited for one start in a loop."""
         self.bench.say(Said(0, overlaps=False))
-        self.bench.say(*(Said(n, overlaps=False, answer="fired") for n in range(1, 5000)))
+        self.bench.say(*(Said(n, overlaps=False, answer="now") for n in range(1, 5000)))
         self.bench.answer()
         self.assertEqual(len(self.bench.take()), 10_000)
 
@@ -170,7 +161,7 @@ class TheEnd(_AtTheBench):
     def test_an_idle_pipeline_says_so_at_once(self) -> None:
         """And once."""
         self.bench.pipeline.when_idle(self.idle)
-        self.bench.say(Said(1, overlaps=True, answer="none"))
+        self.bench.say(Said(1, overlaps=True, answer="now"))
         self.assertEqual(self.bench.take(), ["idle", "start 1", "done 1"])
 
     def test_a_busy_one_says_so_when_all_is_done(self) -> None:
@@ -179,7 +170,7 @@ class TheEnd(_AtTheBench):
         self.bench.pipeline.when_idle(self.idle)
         self.bench.answer()
         self.bench.answer()
-        self.bench.say(Said(3, overlaps=True, answer="none"))
+        self.bench.say(Said(3, overlaps=True, answer="now"))
         self.assertEqual(
             self.bench.take(),
             ["start 1", "done 1", "start 2", "done 2", "idle", "start 3", "done 3"],
@@ -230,7 +221,7 @@ class AnyCommands(SynchronousTestCase):
     @settings(database=None, deadline=None, max_examples=100)
     @given(
         st.lists(
-            st.tuples(st.just("say"), st.booleans(), st.sampled_from(["late", "none", "fired"]))
+            st.tuples(st.just("say"), st.booleans(), st.sampled_from(["late", "now"]))
             | st.tuples(st.just("many"), st.integers(1, 300))
             | st.tuples(st.just("answer"), st.integers(1, 300)),
             max_size=12,
@@ -297,7 +288,7 @@ class FairTurns(_AtTheBench):
     def burst(self, count: int) -> None:
         """Push commands that are done at once, as from one read of the socket."""
         for number in range(count):
-            self.bench.pipeline.push(Said(number, overlaps=False, answer="none"))
+            self.bench.pipeline.push(Said(number, overlaps=False, answer="now"))
         self.bench.pipeline.work()
 
     def started(self) -> int:

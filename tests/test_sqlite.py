@@ -20,7 +20,7 @@ from chatsvc.store.sqlite import SqliteStore, places
 from chatsvc.store.sqlite.file import Durability, LogFile
 from chatsvc.store.sqlite.records import ROOM
 from tests import store_conformance
-from tests.fakes import DAY, ClockLane
+from tests.fakes import DAY, ClockLane, appended
 from tests.store_suite.driver import StoreCase, group, seqs, to
 
 __all__ = ["ClockLane"]
@@ -294,7 +294,7 @@ class InThreads(store_conformance.StoreConformance, SynchronousTestCase):
         for _ in range(30):
             for _ in range(10):
                 append = Append(op="send", user="alice", address=to("bob"), msg="hi")
-                pending.append(self.store.append(append))
+                pending.append(appended(self.store.append, append))
             self.clock.advance(0)
             pages = [self.store.feed("bob", 0, 0, [], 1000) for _ in range(3)]
             for page in pages:

@@ -16,8 +16,7 @@ from chatsvc.messages.errors import Code, Refused
 from chatsvc.store import Append, Receipt, Start, Store
 from chatsvc.store.sqlite import SqliteStore
 from chatsvc.store.sqlite.file import Durability, LogFile
-from chatsvc.store.sqlite.writer import Task
-from tests.fakes import ClockLane
+from tests.fakes import ClockLane, appended
 from tests.faulty_vfs import Disk
 from tests.store_suite.driver import StoreCase, group, seqs, to, topic
 from tests.test_group_commit import message
@@ -109,7 +108,7 @@ class AFullDisk(_OnAFickleDisk):
         store = self.store
         self.unavailable(
             *[
-                store.append(append)
+                appended(store.append, append)
                 for append in (
                     Append(op="send", user="alice", address=to("bob"), msg="x", key="k"),
                     Append(op="send", user="alice", address=to("zed"), msg="x"),
@@ -135,7 +134,7 @@ class AFullDisk(_OnAFickleDisk):
 
     def test_people_can_come_and_read(self) -> None:
         """Whoever, on a device that is known; also beside what is refused, in one batch."""
-        lost = self.store.append(message())
+        lost = appended(self.store.append, message())
         standing = self.result(self.store.admit("bob"))
         self.assertEqual((standing.seq, standing.groups), (self.kept, {"devs": "member"}))
         self.unavailable(lost)
@@ -195,7 +194,7 @@ class AFullDisk(_OnAFickleDisk):
     def check_stopping(self) -> None:
         """Stop the store; the file is let go of, and opens again."""
         self.file.full = True
-        self.unavailable(self.store.append(message()))
+        self.unavailable(appended(self.store.append, message()))
         self.close()
         again = LogFile(self.file.path, new_epoch=lambda: "e")
         again.open()
@@ -219,7 +218,7 @@ class AFullDisk(_OnAFickleDisk):
         connection = self.store._writer._connected()
         connection.pragma("max_page_count", connection.pragma("page_count"))
         large = Append(op="send", user="alice", address=to("bob"), msg="x" * 100_000)
-        self.unavailable(self.store.append(large))
+        self.unavailable(appended(self.store.append, large))
         self.assertEqual(self.send("alice", to("bob"), "x" * 100_000), self.kept + 1)
 
 
@@ -233,9 +232,9 @@ class AnythingElse(_OnAFickleDisk):
         def fail(_: object) -> None:
             raise RuntimeError("a bug")
 
-        first = self.store.append(message())
-        wrong = self.store._submit(Task(fail))
-        last = self.store.append(message())
+        first = appended(self.store.append, message())
+        wrong = self.store._do(fail)
+        last = appended(self.store.append, message())
         self.unavailable(first, wrong, last)
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.assertEqual(self.announced, [])
@@ -251,7 +250,7 @@ class AnythingElse(_OnAFickleDisk):
             self.send("alice", topic("a"))
         self.assertEqual(disk.operations[-1].kind, "sync")
         disk.fail(disk.count, lasting=True)
-        self.unavailable(self.store.append(message("refused")))
+        self.unavailable(appended(self.store.append, message("refused")))
         self.assertGreater(disk.failures, 0)
         disk.heal()
         self.send("alice", topic("a"))

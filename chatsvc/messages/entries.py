@@ -27,9 +27,10 @@ Conversation: TypeAlias = tuple[str, ...]
 
 def conversation(user: str, address: Address) -> Conversation:
     """The conversation that ``address`` means when ``user`` says it."""
+    name = address.name
     if address.kind == "to":
-        return ("to", *sorted((user, address.name)))
-    return (address.kind, address.name)
+        return ("to", user, name) if user < name else ("to", name, user)
+    return (address.kind, name)
 
 
 class Entry(Struct, frozen=True, omit_defaults=True):
@@ -61,7 +62,7 @@ class Entry(Struct, frozen=True, omit_defaults=True):
         return self.msg == "" and self.data is None
 
 
-class Shape(enum.Enum):
+class Shape(enum.IntEnum):
     """How an entry looks to a receiver.
 
     BARE is what a plain connection gets, FULL what a session gets, OWN what the sender's other

@@ -6,6 +6,7 @@ out. A field that must always be there has a default it never takes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, Literal
 
 import msgspec
@@ -18,12 +19,8 @@ SUBPROTOCOL: Final = "chat.v1"
 MAX_FRAME: Final = 512 * 1024
 """No frame from the server is longer, in bytes (protocol, section 1)."""
 
-_encode = msgspec.json.Encoder().encode
-
-
-def encode(value: Event | Message) -> bytes:
-    """A message or an event as it goes over the wire."""
-    return _encode(value)
+encode: Callable[[Event | Message], bytes] = msgspec.json.Encoder().encode
+"""A message or an event as it goes over the wire."""
 
 
 class Message(Struct, omit_defaults=True, rename={"sender": "from"}):

@@ -8,14 +8,16 @@ entries and addresses, no clients and no sockets. :mod:`chatsvc.store.memory` is
 What a store promises:
 
 - **Everything waits.** Each method that reads or writes returns a Deferred, also where the answer
-  is at hand. A refusal is a :class:`~chatsvc.messages.errors.Refused` failure.
-- **Committed first.** The Deferred of :meth:`Store.append` fires, and the entries are announced,
-  only when they are as durable as the store makes things.
+  is at hand. A refusal is a :class:`~chatsvc.messages.errors.Refused` failure. Only
+  :meth:`Store.append`, which every message passes, calls back instead: a Deferred costs more than
+  the rules.
+- **Committed first.** :meth:`Store.append` calls back, and the entries are announced, only when
+  they are as durable as the store makes things.
 - **The store announces.** Each committed entry is given to the ``announce`` callable, in the order
   of the log, whoever appended it. Delivery hangs on that alone, so that what another process
   committed takes the same way.
-- **One order.** Announcements and the Deferreds of ``append``, ``subscribe``, ``unsubscribe`` and
-  ``mark_read`` come in the order of the log: when one fires with ``seq`` n, everything up to n has
+- **One order.** Announcements and the answers of ``append``, ``subscribe``, ``unsubscribe`` and
+  ``mark_read`` come in the order of the log: when one comes with ``seq`` n, everything up to n has
   been announced, and nothing above it but what the same ``append`` brought. ``announce`` must not
   append itself.
 - **The rules of the log are the store's**, because only at the commit is it certain what came
@@ -35,6 +37,7 @@ from msgspec import Struct
 from twisted.internet.defer import Deferred
 
 from chatsvc.messages.entries import Address, Entry
+from chatsvc.messages.errors import Refused
 
 __all__ = [
     "Announce",
@@ -49,6 +52,7 @@ __all__ = [
     "Standing",
     "Start",
     "Store",
+    "Then",
 ]
 
 Announce: TypeAlias = Callable[[Entry], None]
@@ -84,6 +88,10 @@ class Receipt(Struct, frozen=True):
     seq: int
     ts: int
     dup: bool = False
+
+
+Then: TypeAlias = Callable[[Receipt | Refused], None]
+"""What is called with what became of an :class:`Append`; it raises nothing."""
 
 
 class Member(Struct, frozen=True):
@@ -169,10 +177,10 @@ class Store(Protocol):
     def stop(self) -> Deferred[None]:
         """Finish what has been accepted, and let go of everything."""
 
-    def append(self, append: Append) -> Deferred[Receipt]:
-        """Commit one thing.
+    def append(self, append: Append, then: Then) -> None:
+        """Commit one thing; ``then`` is called once it is, perhaps before this returns.
 
-        Fails with ``key_conflict``, ``not_member``, ``not_found``, ``forbidden``, ``exists``,
+        Refused as ``key_conflict``, ``not_member``, ``not_found``, ``forbidden``, ``exists``,
         ``quota_exceeded`` or ``unavailable``; then nothing is stored, and the key not bound.
         """
 

@@ -29,6 +29,7 @@ from chatsvc.store import (
     Slice,
     Standing,
     Start,
+    Then,
 )
 from chatsvc.store.memory_log import MemoryLog, cost
 from chatsvc.store.reading import Reading
@@ -107,8 +108,13 @@ class MemoryStore:
 
     # --- appending ---
 
-    def append(self, append: Append) -> Deferred[Receipt]:
-        return execute(self._append, append)
+    def append(self, append: Append, then: Then) -> None:
+        try:
+            receipt = self._append(append)
+        except Refused as refused:
+            then(refused)
+        else:
+            then(receipt)
 
     def _append(self, append: Append) -> Receipt:
         binding = None if append.key is None else (append.user, append.key)

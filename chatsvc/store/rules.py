@@ -108,15 +108,20 @@ class Rules:
                 raise Refused(Code.NOT_FOUND, "`reply_to` is no message of this conversation")
         if address.kind == "to":
             self._check_quota(append)
-        entry = self._entry(
-            append,
-            kind="message",
-            msg=append.msg,
-            data=append.data,
-            key=append.key,
-            reply_to=append.reply_to,
+        seq, ts = self.last + 1, int(self._clock.seconds() * 1000)
+        entry = Entry(
+            seq,
+            ts,
+            "message",
+            append.user,
+            address,
+            append.origin,
+            append.msg,
+            append.data,
+            append.key,
+            append.reply_to,
         )
-        return Receipt(entry.seq, entry.ts), [entry]
+        return Receipt(seq, ts), [entry]
 
     def _check_quota(self, append: Append) -> None:
         name = append.address.name

@@ -32,6 +32,7 @@ __all__ = [
     "runs_of",
     "said_in",
     "sent_by",
+    "talk_of",
 ]
 
 
@@ -57,8 +58,8 @@ def messages_of(user: str, address: Address) -> str:
         return said_in(address.name)
     if address.kind == "topic":
         return published_to(address.name)
-    _, *names = conversation(user, address)
-    return f"d/{'|'.join(names)}"
+    _, first, second = conversation(user, address)
+    return f"d/{first}|{second}"
 
 
 def said_in(group: str) -> str:
@@ -86,12 +87,16 @@ def received_by(user: str) -> str:
     return f"r/{user}"
 
 
+def talk_of(entry: Entry) -> str:
+    """The run of the conversation that ``entry`` belongs to."""
+    if entry.kind != "message":
+        return events_of(entry.address.name)
+    return messages_of(entry.sender, entry.address)
+
+
 def runs_of(entry: Entry) -> tuple[str, ...]:
     """The names of all runs that ``entry`` stands in, its conversation's first."""
-    address = entry.address
-    if entry.kind != "message":
-        return (events_of(address.name),)
-    talk = messages_of(entry.sender, address)
+    address, talk = entry.address, talk_of(entry)
     if address.kind != "to":
         return (talk,)
     if address.name == entry.sender:

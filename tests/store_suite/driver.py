@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from chatsvc.messages.entries import Address, Entry
 from chatsvc.messages.errors import Code, Refused
 from chatsvc.store import Append, Interest, Loss, Page, Receipt, Slice, Start, Store
-from tests.fakes import DAY, make_clock
+from tests.fakes import DAY, appended, make_clock
 
 if TYPE_CHECKING:
     _Case = SynchronousTestCase
@@ -115,7 +115,7 @@ class StoreCase(_Case):
     def append(self, op: Any, user: str, address: Address, **content: Any) -> Receipt:
         """Append one thing, and wait until it is stored."""
         append = Append(op=op, user=user, address=address, **content)
-        return self.result(self.store.append(append))
+        return self.result(appended(self.store.append, append))
 
     def send(self, user: str, address: Address, msg: str | None = "hi", **content: Any) -> int:
         """Store a message; where it stands."""

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from chatsvc.messages.entries import Address, Entry
 from chatsvc.messages.errors import Code, Refused
 from chatsvc.store import Append, Receipt
+from tests.fakes import appended
 from tests.store_suite.driver import StoreCase, group, seqs, to, topic
 
 
@@ -108,7 +109,7 @@ class OneOrder(StoreCase):
         self, op: Literal["send", "join", "leave", "create"], user: str, address: Address
     ) -> Any:
         """Append without waiting."""
-        fired = self.store.append(Append(op=op, user=user, address=address, msg="hi"))
+        fired = appended(self.store.append, Append(op=op, user=user, address=address, msg="hi"))
         return fired.addCallback(self._fired)
 
     def _fired(self, receipt: Receipt) -> Receipt:
@@ -200,7 +201,7 @@ class Keys(StoreCase):
     def test_a_retry_while_the_first_is_under_way_stores_once(self) -> None:
         """Two of the same key at once are one entry."""
         append = Append(op="send", user="alice", address=to("bob"), msg="hi", key="k", digest=b"1")
-        pending = [self.store.append(append) for _ in range(3)]
+        pending = [appended(self.store.append, append) for _ in range(3)]
         receipts = [self.result(fired) for fired in pending]
         self.assertEqual([receipt.dup for receipt in receipts], [False, True, True])
         self.assertEqual({receipt.seq for receipt in receipts}, {1})

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 import apsw
@@ -33,12 +34,13 @@ from chatsvc.store import (
     Interest,
     Member,
     Page,
-    Receipt,
     Slice,
     Standing,
     Start,
+    Then,
 )
 from chatsvc.store.reading import Reading
+from chatsvc.store.rules import Rules
 from chatsvc.store.sqlite import places
 from chatsvc.store.sqlite.file import LogFile, Unusable, explained
 from chatsvc.store.sqlite.reader import Reader
@@ -100,7 +102,7 @@ class SqliteStore:
         )
         self._readers: list[Reader] = []
         self._announce: Announce = lambda _: None
-        self._queue: deque[tuple[Job, Deferred[Any]]] = deque()
+        self._queue: deque[tuple[Job, Callable[[Any], None]]] = deque()
         self._under_way = False
         self._unreadable = False
         self._open = False
@@ -158,42 +160,49 @@ class SqliteStore:
 
     # --- writing ---
 
-    def _submit(self, job: Job) -> Deferred[Any]:
+    def append(self, append: Append, then: Then) -> None:
+        """Commit one thing."""
+        self._submit(append, then)
+
+    def _submit(self, job: Job, then: Callable[[Any], None]) -> None:
         """Have ``job`` done, with all that comes in this turn."""
-        answer: Deferred[Any] = Deferred()
-        self._queue.append((job, answer))
+        self._queue.append((job, then))
         if not self._under_way:
             self._under_way = True
             self._clock.callLater(0, self._begin)
+
+    def _do(
+        self, work: Callable[[Rules], T], optional: Callable[[Rules], bool] = lambda _: False
+    ) -> Deferred[T]:
+        """Have something done by the rules that is no append; see :class:`Task`."""
+        answer: Deferred[T] = Deferred()
+        self._submit(Task(work, optional), partial(_fire, answer))
         return answer
 
     def _begin(self) -> None:
         """Have the next batch committed."""
-        batch: list[tuple[Job, Deferred[Any]]] = []
+        batch: list[tuple[Job, Callable[[Any], None]]] = []
         size = 0
         while self._queue and len(batch) < MOST_JOBS and size < MOST_BYTES:
             batch.append(self._queue.popleft())
             size += _size(batch[-1][0])
         committed = self._writing.call(lambda: self._writer.commit([job for job, _ in batch]))
-        committed.addCallback(self._committed, [answer for _, answer in batch])
+        committed.addCallback(self._committed, [then for _, then in batch])
 
-    def _committed(self, outcomes: list[Outcome], answers: list[Deferred[Any]]) -> None:
+    def _committed(self, outcomes: list[Outcome], thens: list[Callable[[Any], None]]) -> None:
         """Announce and answer; the next batch is under way meanwhile."""
         if self._queue:
             self._begin()
         else:
             self._under_way = False
-        for outcome, answer in zip(outcomes, answers, strict=True):
+        for outcome, then in zip(outcomes, thens, strict=True):
             for entry in outcome.entries:
                 self.head = entry.seq
                 try:
                     self._announce(entry)
                 except Exception:
                     self.log.failure("announcing entry {seq}", seq=entry.seq)
-            if isinstance(outcome.result, Refused):
-                answer.errback(Failure(outcome.result))
-            else:
-                answer.callback(outcome.result)
+            then(outcome.result)
         self._rest()
 
     def _rest(self) -> None:
@@ -205,47 +214,41 @@ class SqliteStore:
     def _expire(self) -> Generator[Deferred[bool], bool, None]:
         """Remove what is too old, step by step; others have their turns between two steps."""
         try:
-            while (yield self._submit(Task(lambda _: self._writer.expire()))):
+            while (yield self._do(lambda _: self._writer.expire())):
                 if not self._expiry.running:
                     return
         except Refused:
             return  # it cannot be written now; in a second, perhaps
 
-    def append(self, append: Append) -> Deferred[Receipt]:
-        """Commit one thing."""
-        return self._submit(append)
-
     def admit(self, user: str) -> Deferred[Standing]:
         """What ``user`` belongs to; that it was seen is kept when it can be."""
-        return self._submit(Task(lambda rules: rules.admit(user), lambda _: True))
+        return self._do(lambda rules: rules.admit(user), lambda _: True)
 
     def start_for(
         self, user: str, device: str | None, since: int | None, *, at_most: int | None = None
     ) -> Deferred[Start]:
         """Where ``user``'s reader begins; a new device must be kept, or it might skip something."""
-        after = self._submit(
-            Task(
-                lambda rules: rules.start_after(user, device, since, at_most),
-                lambda rules: device is None or rules.knows_device(user, device),
-            )
+        after = self._do(
+            lambda rules: rules.start_after(user, device, since, at_most),
+            lambda rules: device is None or rules.knows_device(user, device),
         )
         return after.addCallback(lambda seq: self._read(lambda reading: reading.start(user, seq)))
 
     def subscribe(self, user: str, topic_filter: str) -> Deferred[int]:
         """Keep a durable subscription."""
-        return self._submit(Task(lambda rules: rules.subscribe(user, topic_filter)))
+        return self._do(lambda rules: rules.subscribe(user, topic_filter))
 
     def unsubscribe(self, user: str, topic_filter: str) -> Deferred[None]:
         """End a durable subscription."""
-        return self._submit(Task(lambda rules: rules.unsubscribe(user, topic_filter)))
+        return self._do(lambda rules: rules.unsubscribe(user, topic_filter))
 
     def mark_read(self, user: str, address: Address, seq: int) -> Deferred[frozenset[str]]:
         """Note that ``user`` has read a conversation up to ``seq``."""
-        return self._submit(Task(lambda rules: rules.mark_read(user, address, seq)))
+        return self._do(lambda rules: rules.mark_read(user, address, seq))
 
     def save_positions(self, positions: Mapping[DeviceKey, int]) -> Deferred[None]:
         """Move delivered positions forward."""
-        return self._submit(Task(lambda rules: rules.save_positions(positions)))
+        return self._do(lambda rules: rules.save_positions(positions))
 
     # --- reading ---
 
@@ -310,6 +313,14 @@ class SqliteStore:
     ) -> Deferred[tuple[list[Member], bool]]:
         """Members of a group."""
         return self._read(lambda reading: reading.members(user, group, after, limit))
+
+
+def _fire(answer: Deferred[Any], result: Any) -> None:
+    """Let an answer be what became of a job."""
+    if isinstance(result, Refused):
+        answer.errback(Failure(result))
+    else:
+        answer.callback(result)
 
 
 def _size(job: Job) -> int:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from chatsvc.messages.entries import Entry
-from chatsvc.store.spans import runs_of
+from chatsvc.store.spans import talk_of
 
 __all__ = ["APPLICATION_ID", "MIGRATIONS", "columns_of"]
 
@@ -130,7 +130,7 @@ def columns_of(entry: Entry) -> tuple[Any, ...]:
     return (
         entry.seq,
         entry.ts,
-        runs_of(entry)[0],
+        talk_of(entry),
         entry.sender,
         name if kind == "to" else None,
         name if kind == "topic" else None,

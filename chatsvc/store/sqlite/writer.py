@@ -29,7 +29,7 @@ from chatsvc.messages.entries import Entry
 from chatsvc.messages.errors import Code, Refused
 from chatsvc.store import Append, Receipt
 from chatsvc.store.rules import Rules, first_receipt
-from chatsvc.store.spans import runs_of
+from chatsvc.store.spans import talk_of
 from chatsvc.store.sqlite import places
 from chatsvc.store.sqlite.expiry import expire_oldest
 from chatsvc.store.sqlite.file import LogFile
@@ -317,13 +317,13 @@ class Writer:
         """Whether ``seq`` is a message of a run that is still stored."""
         if seq > self.head:
             index = seq - self.head - 1
-            return index < len(self._entries) and runs_of(self._entries[index])[0] == run
+            return index < len(self._entries) and talk_of(self._entries[index]) == run
         return bool(self._connected().execute(STATEMENTS["message"], (run, seq)).get)
 
     def has_any(self, run: str) -> bool:
         """Whether anything is stored of a run, which is a conversation's."""
         stored = self._connected().execute(STATEMENTS["any"], (run, self._placed)).get
-        return bool(stored) or any(runs_of(entry)[0] == run for entry in self._entries)
+        return bool(stored) or any(talk_of(entry) == run for entry in self._entries)
 
     def count_received(self, user: str, above: int) -> int:
         """How many direct messages of others to ``user`` are above ``above``; up to the quota."""
