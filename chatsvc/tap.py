@@ -24,6 +24,8 @@ from chatsvc.store.rules import MAX_GROUPS
 from chatsvc.store.sqlite import SqliteStore
 from chatsvc.store.sqlite.file import LogFile
 from chatsvc.store.sqlite.lanes import ThreadLane
+from chatsvc.web.pages import Root
+from chatsvc.web.site import HttpSite
 from chatsvc.websocket import ChatFactory, EdgeOptions
 
 __all__ = ["Options", "makeService"]
@@ -205,5 +207,6 @@ def makeService(options: Options) -> ChatService:
         origins=tuple(f"{scheme}://{host}:*" for scheme in ("http", "https") for host in _LOOPBACK),
     )
     state = ChatState(store, clock, lambda: secrets.token_hex(8))
-    factory = ChatFactory(state, edge, limits, clock)
+    site = HttpSite(Root(ready=lambda: factory.serving), edge.hosts, clock)
+    factory = ChatFactory(state, edge, limits, clock, site)
     return ChatService(factory, options["endpoints"], loopback_only=True)

@@ -8,6 +8,7 @@ session writes to.
 What is decided here, and nowhere else:
 
 - who may connect at all: path, host, origin, number (``onConnect``, and Autobahn's own checks);
+- what is no WebSocket: that is handed over to twisted.web (:mod:`chatsvc.handover`);
 - flow: a transport that has more than it can send is *congested* until it is empty, which streams
   heed; a client that does not read its replies is no longer read from;
 - time: Autobahn's timers are off. One sweep a second over all connections enforces the deadlines of
@@ -33,27 +34,26 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from chatsvc import __version__
 from chatsvc.draining import Draining
 from chatsvc.framing import text_frame
+from chatsvc.handover import hand_over, is_plain
 from chatsvc.messages.commands import is_name
 from chatsvc.messages.errors import CloseCode
 from chatsvc.messages.events import SUBPROTOCOL, Closing, encode
 from chatsvc.session import Session
 from chatsvc.state import ChatState
+from chatsvc.web.channel import MAX_HEAD, SERVER, Channel
+from chatsvc.web.site import HttpSite
 from chatsvc.wire import Turn, WireProtocol, carrying_options
 
 __all__ = ["ChatFactory", "ChatProtocol", "EdgeOptions"]
 
 PATH: Final = "/ws"
-MAX_HEAD: Final = 16 * 1024
-"""Bytes of an HTTP request head."""
 HANDSHAKE_TIMEOUT: Final = 5.0
 CLOSE_TIMEOUT: Final = 5.0
 """Seconds for a closing handshake, and for the replies before the answer to a peer's Close."""
 STUCK_TIMEOUT: Final = 60.0
 """Seconds that a connection may stay congested without any progress."""
-UPGRADE_REQUIRED: Final = 426
 SEND_BUFFER: Final = 64 * 1024
 """Bytes asked of the kernel for what a client has not read. By default it takes some 4 MB, and a
 ping waits behind them all."""
@@ -119,8 +119,10 @@ class ChatProtocol(WireProtocol):
         if len(self.data) > MAX_HEAD and b"\r\n\r\n" not in self.data[:MAX_HEAD]:
             self.data = b""
             self.failHandshake("request head too long", 431)
-            return
-        super().processHandshake()
+        elif is_plain(self.data):
+            hand_over(self)
+        else:
+            super().processHandshake()
 
     def failHandshake(self, reason: str, code: int = 400, responseHeaders: Any = None) -> None:
         """Refuse; a request may hold what an operator's terminal would obey."""
@@ -137,8 +139,6 @@ class ChatProtocol(WireProtocol):
             ("Content-Length", str(len(body))),
             ("Connection", "close"),
         ]
-        if code == UPGRADE_REQUIRED:
-            headers.append(("Upgrade", "websocket"))  # RFC 9110, section 15.5.22
         super().sendHttpErrorResponse(code, reason, headers)
         self.sendData(body)
 
@@ -319,7 +319,7 @@ class ChatProtocol(WireProtocol):
 class ChatFactory(WebSocketServerFactory):
     """Makes the protocols, and holds what they share. See the module.
 
-    ``limits`` is what clients are told of the server's limits.
+    ``limits`` is what clients are told of the server's limits, ``site`` what has HTTP answered.
     """
 
     noisy = False
@@ -331,14 +331,16 @@ class ChatFactory(WebSocketServerFactory):
         options: EdgeOptions,
         limits: dict[str, int],
         clock: IReactorTime,
+        site: HttpSite,
     ) -> None:
-        super().__init__(server=f"chatsvc/{__version__}", reactor=clock)
+        super().__init__(server=SERVER, reactor=clock)
         self.state = state
         self.options = options
         self.limits = limits
         self.clock = clock
+        self.site = site
         self.turn = Turn(clock)
-        self.connections: dict[ChatProtocol, None] = {}
+        self.connections: dict[ChatProtocol | Channel, None] = {}
         self.serving = False
         self._draining: Draining | None = None
         self._framed: tuple[bytes, bytes] = (b"", text_frame(b""))
@@ -359,6 +361,14 @@ class ChatFactory(WebSocketServerFactory):
             tcpNoDelay=True,
         )
         self.protocol = carrying_options(ChatProtocol, self)
+
+    def startFactory(self) -> None:
+        super().startFactory()
+        self.site.doStart()
+
+    def stopFactory(self) -> None:
+        self.site.doStop()
+        super().stopFactory()
 
     def framed(self, payload: bytes) -> bytes:
         """``payload`` in a text frame; the same object's frame is made once for many receivers."""
@@ -393,7 +403,7 @@ class ChatFactory(WebSocketServerFactory):
         if self._sweeping.running:
             self._sweeping.stop()
 
-    def lost(self, connection: ChatProtocol) -> None:
+    def lost(self, connection: ChatProtocol | Channel) -> None:
         """A connection is gone."""
         self.connections.pop(connection, None)
         if self._draining is not None:

@@ -7,6 +7,7 @@ go through :class:`Wire`, which can stall in either direction and carries them i
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
@@ -19,6 +20,8 @@ from websockets.http11 import Response
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
+from chatsvc.web.pages import Root
+from chatsvc.web.site import HttpSite
 from chatsvc.websocket import ChatFactory, ChatProtocol, EdgeOptions
 from tests.fakes import House
 
@@ -57,6 +60,10 @@ class Wire(StringTransport):
         if producer is not None and not self.paused and self.io.tell() > HIGH_WATER:
             self.paused = True
             producer.pauseProducing()
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        """The same, of pieces."""
+        self.write(b"".join(data))
 
     def take(self) -> bytes:
         """What the client takes: everything, unless it is stalled."""
@@ -176,8 +183,13 @@ class Peer:
         return self._gone
 
 
-def make_factory(house: House, options: EdgeOptions = OPTIONS) -> ChatFactory:
+def make_factory(
+    house: House, options: EdgeOptions = OPTIONS, *, serving: bool = True
+) -> ChatFactory:
     """A factory over a house, letting clients in."""
-    factory = ChatFactory(house.state, options, {"max_message": options.max_message}, house.clock)
-    factory.begin()
+    site = HttpSite(Root(ready=lambda: factory.serving), options.hosts, house.clock)
+    limits = {"max_message": options.max_message}
+    factory = ChatFactory(house.state, options, limits, house.clock, site)
+    if serving:
+        factory.begin()
     return factory

@@ -18,7 +18,15 @@ FLOORS = [
     ["chatsvc.cli", "chatsvc.tap"],
     ["chatsvc.service"],
     ["chatsvc.websocket"],
-    ["chatsvc.draining", "chatsvc.session", "chatsvc.wire"],
+    [
+        "chatsvc.draining",
+        "chatsvc.handover",
+        "chatsvc.session",
+        "chatsvc.web.pages",
+        "chatsvc.wire",
+    ],
+    ["chatsvc.web.site"],
+    ["chatsvc.web.channel"],
     ["chatsvc.operations", "chatsvc.pipeline"],
     ["chatsvc.stream"],
     ["chatsvc.connection", "chatsvc.proof", "chatsvc.state"],
@@ -52,7 +60,7 @@ FLOORS = [
     ["chatsvc.messages.entries"],
     ["chatsvc.messages.events"],
     ["chatsvc.messages.errors"],
-    ["chatsvc.messages", "chatsvc.topics", "chatsvc.framing"],
+    ["chatsvc.messages", "chatsvc.topics", "chatsvc.framing", "chatsvc.web"],
     ["chatsvc"],
 ]
 """From the top down: a module imports what is below its own floor. A new one is added here."""

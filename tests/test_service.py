@@ -14,6 +14,8 @@ from chatsvc.service import ChatService, is_loopback, url_of
 from chatsvc.state import ChatState
 from chatsvc.store import Announce
 from chatsvc.store.memory import MemoryStore
+from chatsvc.web.pages import Root
+from chatsvc.web.site import HttpSite
 from chatsvc.websocket import ChatFactory
 from tests.fakes import counter, make_clock, make_store
 from tests.peer import OPTIONS, Peer
@@ -87,7 +89,8 @@ class _WithService(SynchronousTestCase):
         self.clock = make_clock()
         self.store = SlowStore(make_store(self.clock), self.told)
         state = ChatState(self.store, self.clock, counter("s"))
-        self.factory = ChatFactory(state, OPTIONS, {}, self.clock)
+        site = HttpSite(Root(ready=lambda: self.factory.serving), OPTIONS.hosts, self.clock)
+        self.factory = ChatFactory(state, OPTIONS, {}, self.clock, site)
         self.places = [
             Place(IPv4Address("TCP", "127.0.0.1", 3030), self.told),
             Place(IPv6Address("TCP", "::1", 3030), self.told),

@@ -6,7 +6,6 @@ from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 from websockets.frames import Opcode
 
-from chatsvc.websocket import ChatFactory
 from tests.fakes import make_late_house
 from tests.peer import OPTIONS, Peer, make_factory
 
@@ -83,8 +82,7 @@ class GettingIn(_WithFactory):
 
     def test_before_the_store_is_ready_nobody_gets_in(self) -> None:
         """They are told to come later."""
-        factory = ChatFactory(self.house.state, OPTIONS, {}, self.house.clock)
-        peer = Peer(factory).connect()
+        peer = Peer(make_factory(self.house, serving=False)).connect()
         self.assertEqual(peer.response and peer.response.status_code, 503)
 
     def test_an_endless_head_is_refused(self) -> None:

@@ -1,0 +1,1 @@
+"""HTTP on the port of the WebSockets: the pages, and twisted.web kept within bounds."""
