@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -30,6 +30,10 @@ MANY: Final = 256
 FEW: Final = 64
 
 C = TypeVar("C")
+
+
+def _nothing(*_: object) -> Any:
+    """What is called of a pipeline that has ended."""
 
 
 class Pipeline(Generic[C]):
@@ -66,12 +70,16 @@ class Pipeline(Generic[C]):
         """Run ``command`` when its turn comes."""
         self._queue.append(command)
 
-    def clear(self) -> None:
-        """Forget what has not been started."""
+    def end(self) -> None:
+        """Forget what has not been started, and whom to tell of anything.
+
+        So that nothing refers to each other in a circle, and all goes with the connection.
+        """
         self._queue.clear()
         if self._next_turn is not None:
             self._next_turn.cancel()
             self._next_turn = None
+        self._run = self._overlaps = self._hold = self._blocked = _nothing
 
     def when_idle(self, then: Callable[[], None]) -> None:
         """Call ``then`` once, when all that was pushed is done; at once if it is."""

@@ -8,9 +8,11 @@ would stop all of its children at once, so the order is written out here.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Sequence
 from ipaddress import ip_address
+from typing import Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
@@ -21,6 +23,10 @@ from twisted.python.failure import Failure
 from chatsvc.websocket import ChatFactory
 
 __all__ = ["CannotStart", "ChatService", "is_loopback", "url_of"]
+
+
+THRESHOLDS: Final = (50_000, 10, 20)
+"""After so many more objects the youngest are looked through, after so many times the older."""
 
 
 class CannotStart(SystemExit, Exception):
@@ -90,6 +96,7 @@ class ChatService(Service):
         if not self.running:
             return  # stopped meanwhile
         self.factory.begin()
+        _spare_the_collector()
         for port in self.ports:
             self.log.info("listening on {where}", where=url_of(port))
         self.log.info("storing {where}", where=self.factory.state.store.name)
@@ -108,6 +115,17 @@ class ChatService(Service):
         stopped = DeferredList([maybeDeferred(port.stopListening) for port in ports])
         stopped.addCallback(lambda _: self.factory.drain())
         return stopped.addCallback(lambda _: self.factory.state.stop())
+
+
+def _spare_the_collector() -> None:
+    """Let Python look for garbage in circles seldom, and never among what is there from the start.
+
+    What a connection leaves behind goes without it. With Python's own thresholds it runs again and
+    again while messages are under way, which are many objects: a fifth of the server's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*THRESHOLDS)
 
 
 def _refuse(failure: Failure, description: str, refusals: list[str]) -> None:

@@ -142,7 +142,7 @@ class Session:
     def closed(self) -> None:
         """The connection is gone."""
         self.stage = Stage.CLOSED
-        self._pipeline.clear()
+        self._pipeline.end()
         self._stop_timer()
         if self._actor is not None:
             self._actor.stream.stop()

@@ -26,7 +26,7 @@ from chatsvc.store.sqlite.file import LogFile
 from chatsvc.store.sqlite.lanes import ThreadLane
 from chatsvc.web.pages import Root
 from chatsvc.web.site import HttpSite
-from chatsvc.websocket import ChatFactory, EdgeOptions
+from chatsvc.websocket import ChatFactory, EdgeOptions, least_outbox
 
 __all__ = ["Options", "makeService"]
 
@@ -34,6 +34,9 @@ T = TypeVar("T")
 
 READERS: Final = 3
 """Threads that read the log: a slow disk or a large page holds up one."""
+MAX_OUTBOX: Final = 1024 * 1024
+LEAST_QUEUE: Final = 64 * 1024
+"""Bytes that may wait for a client before it counts as slow."""
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
 
@@ -140,6 +143,11 @@ class Options(UsageOptions):
             ("retention", None, "30d", "How long messages are kept: 90s, 15m, 12h, 30d.", seconds),
             ("quota", None, 10_000, "Most messages that wait for one user.", count),
             ("max-message", None, 65_536, "Most bytes of a frame from a client.", message_size),
+            (
+                *("max-outbox", None, None),
+                "Most bytes unsent to one client (1048576, or what --max-message needs).",
+                count,
+            ),
             ("max-connections", None, 10_000, "Most connections at the same time.", count),
         )
     ]
@@ -160,6 +168,11 @@ class Options(UsageOptions):
             self["place"] = place(self["store"])
         except ValueError as error:
             raise UsageError(f"--store {self['store']}: {error}") from None
+        least = least_outbox(self["max-message"]) + LEAST_QUEUE
+        if self["max-outbox"] is None:
+            self["max-outbox"] = max(MAX_OUTBOX, least)
+        elif self["max-outbox"] < least:
+            raise UsageError(f"--max-outbox {self['max-outbox']}: must be at least {least}")
         if not self["listen"]:
             self["listen"] = [f"tcp:{self['port']}:interface=127.0.0.1"]
         self["endpoints"] = [(text, self._endpoint(text)) for text in self["listen"]]
@@ -202,6 +215,7 @@ def makeService(options: Options) -> ChatService:
     }
     edge = EdgeOptions(
         max_message=options["max-message"],
+        max_outbox=options["max-outbox"],
         max_connections=options["max-connections"],
         hosts=frozenset(_LOOPBACK),
         origins=tuple(f"{scheme}://{host}:*" for scheme in ("http", "https") for host in _LOOPBACK),

@@ -9,8 +9,9 @@ What is decided here, and nowhere else:
 
 - who may connect at all: path, host, origin, number (``onConnect``, and Autobahn's own checks);
 - what is no WebSocket: that is handed over to twisted.web (:mod:`chatsvc.handover`);
-- flow: a transport that has more than it can send is *congested* until it is empty, which streams
-  heed; a client that does not read its replies is no longer read from;
+- flow: a transport that has so much unsent that little more may come (``max_outbox``) is
+  *congested* until it is empty, which streams heed; a client that does not read its replies is no
+  longer read from;
 - time: Autobahn's timers are off. One sweep a second over all connections enforces the deadlines of
   handshake and closing, and lets sessions ping;
 - closing: a peer's Close is answered after the replies to what it had sent before.
@@ -39,14 +40,15 @@ from chatsvc.framing import text_frame
 from chatsvc.handover import hand_over, is_plain
 from chatsvc.messages.commands import is_name
 from chatsvc.messages.errors import CloseCode
-from chatsvc.messages.events import SUBPROTOCOL, Closing, encode
+from chatsvc.messages.events import MAX_FRAME, SUBPROTOCOL, Closing, encode
+from chatsvc.pipeline import MANY
 from chatsvc.session import Session
 from chatsvc.state import ChatState
 from chatsvc.web.channel import MAX_HEAD, SERVER, Channel
 from chatsvc.web.site import HttpSite
-from chatsvc.wire import Turn, WireProtocol, carrying_options
+from chatsvc.wire import LARGE, Turn, WireProtocol, carrying_options
 
-__all__ = ["ChatFactory", "ChatProtocol", "EdgeOptions"]
+__all__ = ["ChatFactory", "ChatProtocol", "EdgeOptions", "least_outbox"]
 
 PATH: Final = "/ws"
 HANDSHAKE_TIMEOUT: Final = 5.0
@@ -59,20 +61,33 @@ SEND_BUFFER: Final = 64 * 1024
 ping waits behind them all."""
 UNREAD_REPLIES: Final = 64 * 1024
 """Bytes written to a congested client after which it is not read from."""
+SMALL: Final = 256
+"""Bytes of most replies to what is stored, and more."""
 RETRY_AFTER_STOP: Final = 1000
 
 # Not `self.log`, which is Autobahn's and costs nothing where its level is off.
 log = Logger()
 
 
+def least_outbox(max_message: int) -> int:
+    """What may be unsent of a connection that is congested from its first byte on.
+
+    A turn's outbox, a message that goes beyond it, the unread replies that are let through, the
+    largest one after them, and the small ones of commands that were under way already.
+    """
+    return LARGE + max_message + UNREAD_REPLIES + MAX_FRAME + MANY * SMALL
+
+
 class EdgeOptions(Struct, frozen=True):
     """What an operator may choose; sizes in bytes.
 
+    ``max_outbox`` is the most that is unsent of one connection, at least :func:`least_outbox`.
     ``hosts`` are the only values of the Host header that are answered, or None for any.
     ``origins`` are the patterns of web pages that may connect; programs send none.
     """
 
     max_message: int
+    max_outbox: int
     max_connections: int
     hosts: frozenset[str] | None
     origins: tuple[str, ...]
@@ -105,10 +120,14 @@ class ChatProtocol(WireProtocol):
         self._deadline = self.factory.clock.seconds() + HANDSHAKE_TIMEOUT
         if isinstance(self.transport, Connection):
             self.transport.getHandle().setsockopt(SOL_SOCKET, SO_SNDBUF, SEND_BUFFER)
+            options = self.factory.options
+            self.transport.bufferSize = options.max_outbox - least_outbox(options.max_message)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
         self.factory.lost(self)
+        self.session = None  # nothing refers to each other in a circle, and needs the collector
+        self.is_open = self.is_closed = None
 
     def dataReceived(self, data: bytes) -> None:
         super().dataReceived(data)

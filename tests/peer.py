@@ -30,6 +30,7 @@ HIGH_WATER = 64 * 1024
 
 OPTIONS = EdgeOptions(
     max_message=65536,
+    max_outbox=1024 * 1024,
     max_connections=100,
     hosts=frozenset({"localhost", "127.0.0.1", "[::1]"}),
     origins=("http://localhost:*",),
@@ -161,6 +162,7 @@ class Peer:
             self._gone = True
             self.client.receive_eof()
             self._collect()
+            self.wire.unregisterProducer()
             self.protocol.connectionLost(Failure(ConnectionDone()))
 
     def say(self, *frames: dict[str, Any] | bytes) -> Peer:

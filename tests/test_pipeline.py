@@ -152,7 +152,7 @@ class Order(_AtTheBench):
 
 
 class TheEnd(_AtTheBench):
-    """`when_idle` and `clear`."""
+    """`when_idle` and `end`."""
 
     def idle(self) -> None:
         """Note that all is done."""
@@ -179,7 +179,7 @@ class TheEnd(_AtTheBench):
     def test_what_has_not_started_can_be_forgotten(self) -> None:
         """What has started is still done, and then the pipeline is idle."""
         self.bench.say(Said(1, overlaps=True), Said(2, overlaps=False), Said(3, overlaps=True))
-        self.bench.pipeline.clear()
+        self.bench.pipeline.end()
         self.bench.pipeline.when_idle(self.idle)
         self.bench.answer()
         self.assertEqual(self.bench.take(), ["start 1", "done 1", "idle"])
@@ -325,5 +325,5 @@ class FairTurns(_AtTheBench):
     def test_what_is_cleared_leaves_no_call_behind(self) -> None:
         """Neither commands nor a turn."""
         self.burst(AT_ONCE + 1)
-        self.bench.pipeline.clear()
+        self.bench.pipeline.end()
         self.assertEqual(self.bench.clock.getDelayedCalls(), [])

@@ -46,6 +46,7 @@ class Defaults(SynchronousTestCase):
         self.assertEqual(options["retention"], 30 * DAY)
         self.assertEqual(options["quota"], 10_000)
         self.assertEqual(options["max-message"], 64 * 1024)
+        self.assertEqual(options["max-outbox"], 1024 * 1024)
         self.assertEqual(options["max-connections"], 10_000)
         self.assertEqual(options["place"], Path("chat.sqlite"))
         self.assertEqual(options["durability"], "full")
@@ -96,6 +97,16 @@ class GivenValues(SynchronousTestCase):
         self.assertEqual(parsed("--max-message", "520192")["max-message"], 520_192)
         self.assertEqual(MAX_FRAME - 4096, 520_192)
 
+    def test_the_outbox(self) -> None:
+        """Where nothing is said, it has the room that the largest messages need."""
+        self.assertEqual(parsed("--max-outbox", "2000000")["max-outbox"], 2_000_000)
+        self.assertEqual(parsed("--max-message", "1000")["max-outbox"], 1024 * 1024)
+        least = parsed("--max-message", "520192")["max-outbox"]
+        self.assertGreater(least, 1024 * 1024)
+        parsed("--max-message", "520192", "--max-outbox", str(least))
+        with self.assertRaisesRegex(UsageError, f"must be at least {least}"):
+            parsed("--max-message", "520192", "--max-outbox", str(least - 1))
+
 
 class WrongValues(SynchronousTestCase):
     """What is said of them: which option, which value, and what it takes."""
@@ -108,6 +119,7 @@ class WrongValues(SynchronousTestCase):
         "--retention": ("", "30", "d", "0d", "-1d", "1.5h", "30 d", "30w", "ever", "9" * 400 + "s"),
         "--quota": ("", "0", "-1", "many", "1e3", "²"),
         "--max-message": ("", "0", "-1", "64k", "520193"),
+        "--max-outbox": ("", "0", "-1", "1m", "65536"),
         "--max-connections": ("", "0", "-1", "all"),
     }  # fmt: skip
 
@@ -187,6 +199,7 @@ class Help(SynchronousTestCase):
             "retention",
             "quota",
             "max-message",
+            "max-outbox",
             "max-connections",
         ):
             self.assertRegex(explained.get(option, ""), r"\w+ \w+ \w+", option)
@@ -251,11 +264,13 @@ class TheServer(SynchronousTestCase):
         service = tap.makeService(
             parsed(
                 *("--max-message", "1000", "--max-connections", "7", "--quota", "5"),
+                *("--max-outbox", "2000000"),
                 *("--retention", "90s", "--store", "memory:3", "--port", "0"),
             )
         )
         factory = service.factory
         self.assertEqual((factory.options.max_message, factory.options.max_connections), (1000, 7))
+        self.assertEqual(factory.options.max_outbox, 2_000_000)
         self.assertEqual(
             {name: factory.limits[name] for name in ("max_message", "quota", "retention")},
             {"max_message": 1000, "quota": 5, "retention": 90},

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 from websockets.frames import Opcode
@@ -301,6 +304,24 @@ class Closing(_WithFactory):
             peer = self.plain("alice").say({"op": "subscribe", "topic": "t"})
             peer.lose()
         self.assertEqual((len(self.factory.connections), len(self.house.state.clients)), (0, 0))
+
+    def test_nothing_of_it_waits_for_the_collector(self) -> None:
+        """Not even when it ends with commands under way; so there need not be one."""
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        self.store.late = True
+        peer = Peer(self.factory).connect(subprotocol="chat.v1").say({"op": "hello", "user": "a"})
+        self.store.release()
+        peer.say({"to": "b", "msg": "hi", "id": 1}, {"op": "history", "to": "b", "id": 2})
+        assert peer.protocol.session is not None
+        assert peer.protocol.session._actor is not None
+        parts = (peer.protocol, peer.protocol.session, peer.protocol.session._actor.stream)
+        left = [weakref.ref(part) for part in parts]
+        peer.lose()
+        self.store.release()
+        del peer, parts
+        self.assertEqual([part() for part in left], [None, None, None])
 
     def test_draining_tells_everybody_and_closes_with_1001(self) -> None:
         """Plain connections as well, with when to come again."""
