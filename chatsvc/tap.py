@@ -152,6 +152,10 @@ class Options(UsageOptions):
         )
     ]
 
+    optFlags: ClassVar = [
+        ["no-compression", None, "Compress no messages, though a client offers it."],
+    ]
+
     def __init__(self) -> None:
         super().__init__()
         self["listen"] = []
@@ -219,6 +223,7 @@ def makeService(options: Options) -> ChatService:
         max_connections=options["max-connections"],
         hosts=frozenset(_LOOPBACK),
         origins=tuple(f"{scheme}://{host}:*" for scheme in ("http", "https") for host in _LOOPBACK),
+        compression=not options["no-compression"],
     )
     state = ChatState(store, clock, lambda: secrets.token_hex(8))
     site = HttpSite(Root(ready=lambda: factory.serving), edge.hosts, clock)

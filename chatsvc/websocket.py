@@ -20,6 +20,7 @@ What is decided here, and nowhere else:
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Any, Final
 
@@ -35,6 +36,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from chatsvc.compression import WORTH_IT, Agreement, Inflater, deflated_frame, negotiate
 from chatsvc.draining import Draining
 from chatsvc.framing import text_frame
 from chatsvc.handover import hand_over, is_plain
@@ -84,6 +86,7 @@ class EdgeOptions(Struct, frozen=True):
     ``max_outbox`` is the most that is unsent of one connection, at least :func:`least_outbox`.
     ``hosts`` are the only values of the Host header that are answered, or None for any.
     ``origins`` are the patterns of web pages that may connect; programs send none.
+    ``compression``: whether messages may be compressed, where a client offers it.
     """
 
     max_message: int
@@ -91,6 +94,7 @@ class EdgeOptions(Struct, frozen=True):
     max_connections: int
     hosts: frozenset[str] | None
     origins: tuple[str, ...]
+    compression: bool
 
 
 @implementer(IPushProducer)
@@ -99,6 +103,7 @@ class ChatProtocol(WireProtocol):
 
     factory: ChatFactory
     transport: Any
+    _perMessageCompress: Any
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,6 +114,7 @@ class ChatProtocol(WireProtocol):
         self._deadline: float | None = None
         self._held_close: tuple[Any, Any] | None = None
         self._user: str | None = None
+        self._compression: Agreement | None = None
         self._stuck_since = 0.0
 
     # --- from Twisted and Autobahn ---
@@ -161,7 +167,9 @@ class ChatProtocol(WireProtocol):
         super().sendHttpErrorResponse(code, reason, headers)
         self.sendData(body)
 
-    def onConnect(self, request: ConnectionRequest) -> str | None:
+    def onConnect(self, request: ConnectionRequest) -> tuple[str | None, dict[str, str]]:
+        # Autobahn would refuse who offers an extension in a way that it does not know.
+        self.websocket_extensions = []
         try:
             return self._admit(request)
         except ConnectionDeny:
@@ -171,8 +179,8 @@ class ChatProtocol(WireProtocol):
             log.failure("a handshake failed")
             raise ConnectionDeny(500, "internal error") from None
 
-    def _admit(self, request: ConnectionRequest) -> str | None:
-        """Whether this may connect, and the subprotocol to be spoken."""
+    def _admit(self, request: ConnectionRequest) -> tuple[str | None, dict[str, str]]:
+        """Whether this may connect; the subprotocol to be spoken, and headers."""
         options = self.factory.options
         if not self.factory.serving:
             raise ConnectionDeny(503, "not serving now")
@@ -184,10 +192,16 @@ class ChatProtocol(WireProtocol):
         if len(users) > 1 or not all(is_name(user) for user in users):
             raise ConnectionDeny(400, "user must be one valid name")
         self._user = users[0] if users else None
-        return SUBPROTOCOL if SUBPROTOCOL in request.protocols else None
+        headers = {}
+        self._compression = negotiate(request.extensions) if options.compression else None
+        if self._compression is not None:
+            headers["Sec-WebSocket-Extensions"] = self._compression.answer
+        return SUBPROTOCOL if SUBPROTOCOL in request.protocols else None, headers
 
     def onOpen(self) -> None:
         self._deadline = None
+        if self._compression is not None:
+            self._perMessageCompress = Inflater(self._compression)
         self.registerProducer(self, True)
         self.session = Session(
             self,
@@ -279,7 +293,10 @@ class ChatProtocol(WireProtocol):
         """Send a text frame; nothing once a Close has been sent."""
         if self.state != self.STATE_OPEN:
             return
-        self.sendData(self.factory.framed(payload))
+        if self._compression is None or len(payload) < WORTH_IT:
+            self.sendData(self.factory.framed(payload))
+        else:
+            self.sendData(self.factory.deflated(payload, self._compression.server_bits))
         if self.congested:
             self._unread += len(payload)
             if self.blocked:
@@ -363,6 +380,8 @@ class ChatFactory(WebSocketServerFactory):
         self.serving = False
         self._draining: Draining | None = None
         self._framed: tuple[bytes, bytes] = (b"", text_frame(b""))
+        # An entry has up to three shapes, and receivers of each come in any order.
+        self.deflated = lru_cache(maxsize=4)(deflated_frame)
         self._sweeping = LoopingCall(self.sweep)
         self._sweeping.clock = clock
         self.setProtocolOptions(

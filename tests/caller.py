@@ -38,7 +38,8 @@ def dial(url: str, unix: Path | None = None) -> socket.socket:
 class Caller:
     """One connection to the server at ``url``.
 
-    ``user`` goes into the URL; with ``program`` the subprotocol is offered.
+    ``user`` goes into the URL; with ``program`` the subprotocol is offered, with "deflate" as
+    ``compression`` that.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Caller:
         origin: str | None = None,
         host: str | None = None,
         unix: Path | None = None,
+        compression: str | None = None,
     ) -> None:
         self._socket = dial(url, unix)
         uri = url if user is None else f"{url}?user={user}"
@@ -59,7 +61,7 @@ class Caller:
                 sock=self._socket,
                 subprotocols=[Subprotocol("chat.v1")] if program else None,
                 origin=None if origin is None else Origin(origin),
-                compression=None,
+                compression=compression,
                 open_timeout=TIMEOUT,
                 close_timeout=TIMEOUT,
             )

@@ -7,7 +7,7 @@ go through :class:`Wire`, which can stall in either direction and carries them i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from websockets.client import ClientProtocol
+from websockets.extensions import ClientExtensionFactory
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.typing import Subprotocol
@@ -34,6 +35,7 @@ OPTIONS = EdgeOptions(
     max_connections=100,
     hosts=frozenset({"localhost", "127.0.0.1", "[::1]"}),
     origins=("http://localhost:*",),
+    compression=True,
 )
 
 
@@ -100,9 +102,12 @@ class Wire(StringTransport):
 
 
 class Peer:
-    """One client of ``factory``."""
+    """One client of ``factory``, which offers ``extensions``."""
 
-    def __init__(self, factory: ChatFactory) -> None:
+    def __init__(
+        self, factory: ChatFactory, extensions: Sequence[ClientExtensionFactory] = ()
+    ) -> None:
+        self._extensions = extensions
         self.wire = Wire()
         self.protocol: ChatProtocol = factory.buildProtocol(None)  # type: ignore[assignment]
         self.protocol.makeConnection(self.wire)
@@ -116,7 +121,9 @@ class Peer:
     ) -> Peer:
         """Shake hands; ``response`` is what the server said."""
         subprotocols = None if subprotocol is None else [Subprotocol(subprotocol)]
-        self.client = ClientProtocol(parse_uri(uri), subprotocols=subprotocols)
+        self.client = ClientProtocol(
+            parse_uri(uri), subprotocols=subprotocols, extensions=self._extensions
+        )
         request = self.client.connect()
         for name, value in headers.items():
             if name in request.headers:

@@ -19,6 +19,7 @@ FLOORS = [
     ["chatsvc.service"],
     ["chatsvc.websocket"],
     [
+        "chatsvc.compression",
         "chatsvc.draining",
         "chatsvc.handover",
         "chatsvc.session",
@@ -147,7 +148,8 @@ class TheFloors(SynchronousTestCase):
                     autobahn.add(module)
                 if "twisted.internet.reactor" in names:
                     reactor.add(module)
-        self.assertEqual(autobahn, {"chatsvc.websocket", "chatsvc.wire"})
+        edge = {"chatsvc.compression", "chatsvc.websocket", "chatsvc.wire"}
+        self.assertEqual(autobahn, edge)
         self.assertEqual(reactor, {"chatsvc.tap"})
 
     def test_the_plugin_imports_nothing_of_ours(self) -> None:

@@ -289,6 +289,12 @@ class TheServer(SynchronousTestCase):
             {f"{s}://{h}:*" for s in ("http", "https") for h in options.hosts or ()},
         )
 
+    def test_messages_are_compressed_unless_told_otherwise(self) -> None:
+        """Where a client offers it."""
+        for arguments, compression in (((), True), (("--no-compression",), False)):
+            options = tap.makeService(parsed(*arguments)).factory.options
+            self.assertEqual(options.compression, compression)
+
     def test_each_start_is_a_new_log(self) -> None:
         """What is kept in memory is gone, and its epoch says so."""
         epochs = {

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.websocket.compress import PerMessageDeflate
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from chatsvc.compression import Agreement, Inflater
 from chatsvc.framing import take_frames
 from chatsvc.wire import LARGE, Turn, WireProtocol
 from tests.peer import Wire
@@ -58,9 +61,12 @@ class Short(_Noting, WireProtocol):  # type: ignore[misc] # as above
 
 
 class Line:
-    """A connection that has shaken hands, with ``protocol`` at the server's end."""
+    """A connection that has shaken hands, with ``protocol`` at the server's end.
 
-    def __init__(self, protocol: type[Any]) -> None:
+    ``inflater`` takes compressed messages.
+    """
+
+    def __init__(self, protocol: type[Any], inflater: Any = None) -> None:
         self.clock = Clock()
         factory = WebSocketServerFactory(reactor=self.clock)
         factory.protocol = protocol
@@ -80,6 +86,7 @@ class Line:
         self.feed(HANDSHAKE)
         assert self.wire.value().startswith(b"HTTP/1.1 101 ")
         self.wire.clear()
+        made._perMessageCompress = inflater
 
     def feed(self, data: bytes) -> None:
         """Give bytes to the server, in one turn."""
@@ -120,6 +127,20 @@ def frame(
     return head + mask + bytes(a ^ b for a, b in zip(payload, whole, strict=True))
 
 
+def deflated(payload: bytes, level: int = 6) -> bytes:
+    """A payload as permessage-deflate has it."""
+    compressor = zlib.compressobj(level, zlib.DEFLATED, -10)
+    return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+def fragments(payload: bytes, places: Sequence[int]) -> bytes:
+    """A compressed message in one frame, or in more."""
+    pieces = list(cut(payload, places)) if places else [payload]
+    heads = [0x41, *[0] * (len(pieces) - 1)]
+    heads[-1] |= 0x80
+    return b"".join(frame(head, piece) for head, piece in zip(heads, pieces, strict=True))
+
+
 def cut(data: bytes, places: Sequence[int]) -> Iterator[bytes]:
     """The same bytes in pieces."""
     begin = 0
@@ -149,6 +170,21 @@ ANY = st.builds(
 )
 PONGS = st.builds(lambda data: frame(0x8A, data), st.binary(max_size=125))
 STREAMS = st.lists(COMMON | COMMON | PONGS | ANY | st.binary(max_size=4), max_size=6).map(b"".join)
+COMPRESSED = st.builds(
+    lambda payload, level, places: fragments(deflated(payload, level), places),
+    PAYLOADS,
+    st.sampled_from((0, 1, 6, 9)),
+    st.just(()) | st.just(()) | st.lists(st.integers(0, 1000), min_size=1, max_size=3),
+)
+MIXED = st.lists(
+    COMPRESSED
+    | COMPRESSED
+    | COMMON
+    | PONGS
+    | ANY
+    | st.builds(lambda data: frame(0xC1, data), st.binary(max_size=12)),
+    max_size=6,
+).map(b"".join)
 PLACES = st.lists(st.integers(0, 200_000), max_size=4)
 
 
@@ -159,6 +195,23 @@ class TheSameAsAutobahn(SynchronousTestCase):
         """Both ways tell the same of these bytes, cut at these places."""
         pieces = list(cut(data, places))
         self.assertEqual(Line(Short).told(pieces), Line(Long).told(pieces))
+
+    def check_compressed(self, data: bytes, places: Sequence[int] = ()) -> None:
+        """The same where compression was agreed on; and we inflate what Autobahn inflates.
+
+        After a message that cannot be inflated Autobahn's own goes no further.
+        """
+        pieces = list(cut(data, places))
+        agreement = Agreement(10, 10, "")
+        long = Line(Long, Inflater(agreement))
+        expected = long.told(pieces)
+        self.assertEqual(Line(Short, Inflater(agreement)).told(pieces), expected)
+        own = Line(Long, PerMessageDeflate(*(True, True, True), *(10, 10, 3)))
+        own.told(pieces)
+        for line in (long, own):
+            line.protocol.noted = [noted for noted in line.protocol.noted if noted[0] == "message"]
+        self.assertEqual(long.protocol.noted, own.protocol.noted)
+        self.assertEqual(long.protocol.localCloseCode, own.protocol.localCloseCode)
 
     def test_whatever_comes_however_it_is_cut(self) -> None:
         """Frames of all kinds, valid or not, garbage among them."""
@@ -176,6 +229,42 @@ class TheSameAsAutobahn(SynchronousTestCase):
             self.check(data, places)
 
         hold()
+
+    def test_whatever_comes_where_compression_is_agreed_on(self) -> None:
+        """Compressed or not, whole or in fragments, damaged, and too long when inflated."""
+
+        @settings(deadline=None, database=None, max_examples=300)
+        @given(MIXED, PLACES)
+        @example(frame(0xC1, deflated(b"one")) + frame(0x81, b"two") + frame(0xC2, b""), ())
+        @example(frame(0x41, deflated(b"one")) + frame(0x8A, b"") + frame(0x81, b"two"), ())
+        @example(frame(0x41, deflated(b"one")) + frame(0xC0, b""), ())
+        @example(frame(0xC1, deflated(b"\xff")), ())
+        @example(frame(0xCA, b"") + frame(0x81, b"x"), ())
+        @example(frame(0xC1, b"\xff\xff") + frame(0x81, b"x"), ())
+        @example(frame(0xC1, deflated(b"x" * (MOST + 1))) + frame(0x81, b"x"), ())
+        @example(frame(0xC1, deflated(b"x" * MOST)) + frame(0x81, b"x"), [10, 50])
+        def hold(data: bytes, places: Sequence[int]) -> None:
+            self.check_compressed(data, places)
+
+        hold()
+
+    def test_a_compressed_stream_that_is_cut_at_every_place(self) -> None:
+        """One cut, and a cut after each byte."""
+        data = b"".join(
+            (
+                frame(0xC1, deflated(b"one")),
+                frame(0x81, b"two"),
+                fragments(deflated("thr\xe9\xe9".encode() * 9), [3, 5]),
+                frame(0xC2, deflated(b"\xff\0")),
+                frame(0xC1, deflated(b"x" * 3000)),
+                frame(0x8A, b"pong"),
+                frame(0xC1, b"\x07"),
+                frame(0x81, b"too late"),
+            )
+        )
+        for place in range(len(data) + 1):
+            self.check_compressed(data, [place])
+        self.check_compressed(data, range(len(data)))
 
     def test_a_stream_that_is_cut_at_every_place(self) -> None:
         """One cut, and a cut after each byte."""
