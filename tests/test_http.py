@@ -10,6 +10,7 @@ import ssl
 import time
 from contextlib import closing
 from http.client import HTTPConnection
+from importlib.util import find_spec
 from pathlib import Path
 from unittest import TestCase, skipIf
 
@@ -21,11 +22,8 @@ from tests.caller import TIMEOUT, Caller, ServerCase, dial
 from tests.server import Server
 from tests.visitor import Answer, get, post, read_answers
 
-try:
-    import OpenSSL  # type: ignore[import-not-found,unused-ignore] # Twisted has no TLS without it
-except ImportError:
-    OpenSSL = None
-
+TLS = find_spec("OpenSSL") is not None
+"""Whether Twisted has TLS here."""
 BIG_TAC = Path(__file__).absolute().parent / "big.tac"
 BIG = 16 * 4096 * 400
 
@@ -190,7 +188,7 @@ def certificate(directory: Path) -> tuple[Path, Path]:
     return key_file, certificate_file
 
 
-@skipIf(OpenSSL is None, "Twisted has no TLS without pyOpenSSL")
+@skipIf(not TLS, "Twisted has no TLS without pyOpenSSL")
 class Encrypted(ServerCase):
     """The same over TLS."""
 
