@@ -100,15 +100,15 @@ class Actor:
     def send(self, command: commands.Send) -> Append:
         """Store a message."""
         address = command.address()
-        key = _given(command.key)
+        key = None if command.key is UNSET else command.key
         return Append(
             op="send",
             user=self.name,
             address=address,
             origin=self.origin,
-            msg=_given(command.msg),
+            msg=None if command.msg is UNSET else command.msg,
             data=None if command.data is UNSET else bytes(command.data),
-            reply_to=_given(command.reply_to),
+            reply_to=None if command.reply_to is UNSET else command.reply_to,
             retain=command.retain,
             key=key,
             digest=b"" if key is None else content_digest(command),

@@ -97,7 +97,7 @@ class Pipeline(Generic[C]):
                 overlaps = self._overlaps(self._queue[0])
                 if self._under_way and not overlaps:
                     break
-                if started == AT_ONCE or (started and self._clock.seconds() > until):
+                if started == AT_ONCE or (started % 8 == 7 and self._clock.seconds() > until):
                     self._next_turn = self._clock.callLater(0, self._turn)
                     break
                 started += 1
@@ -122,5 +122,6 @@ class Pipeline(Generic[C]):
         """A command that was started is done."""
         self._under_way -= 1
         self._exclusive = False
-        if not self._working:
-            self.work()
+        if self._working or not (self._queue or self._held or self._when_idle):
+            return  # whoever works goes on, or nobody waits for anything
+        self.work()

@@ -31,35 +31,34 @@ class OutstandingPing(Struct):
 
 
 class Proof:
-    """The bytes written and proven on one connection, and the ping that is outstanding."""
+    """The bytes written and proven on one connection, and the ping that is outstanding.
 
-    __slots__ = ("_numbers", "_proven", "_written", "last_ping", "outstanding")
+    Whoever writes adds to ``written``.
+    """
+
+    __slots__ = ("_numbers", "_proven", "last_ping", "outstanding", "written")
 
     def __init__(self, numbers: Iterator[int]) -> None:
         self._numbers = numbers
-        self._written = 0
+        self.written = 0
         self._proven = 0
         self.last_ping = float("-inf")
         self.outstanding: OutstandingPing | None = None
 
-    def wrote(self, size: int) -> None:
-        """Count ``size`` more bytes that await proof."""
-        self._written += size
-
     @property
     def complete(self) -> bool:
         """Whether everything written is proven."""
-        return self._proven == self._written
+        return self._proven == self.written
 
     @property
     def has_room(self) -> bool:
         """Whether more may be written while the connection is fed from the log."""
-        return self._written - self._proven < WINDOW
+        return self.written - self._proven < WINDOW
 
     def ping(self, seq: int, now: float) -> bytes:
         """The payload of a ping that proves everything up to ``seq``; it is outstanding now."""
         payload = b"%d %d" % (seq, next(self._numbers))
-        self.outstanding = OutstandingPing(payload, seq, self._written, now)
+        self.outstanding = OutstandingPing(payload, seq, self.written, now)
         self.last_ping = now
         return payload
 

@@ -156,9 +156,9 @@ class Session:
         """Whether a command need not wait for those before it."""
         if isinstance(command, Refused):
             return True
-        if command is None or isinstance(command, Hello) or self._would_settle(command):
+        if command is None or isinstance(command, Hello):
             return False
-        return OPERATIONS[command.op].pipelined
+        return OPERATIONS[command.op].pipelined and not self._would_settle(command)
 
     def _run(self, command: Command | Refused | None) -> None:
         """Do a command, when the connection has become what it must be for it, and reply.
@@ -176,19 +176,23 @@ class Session:
             self._pipeline.done()
             return
         try:
-            answer = self._answer(command)
+            if self._actor is None or self._renamable or command.sender is not UNSET:
+                answer = self._answer(command)
+            else:  # it leaves nothing open of who this is, as nearly all do
+                answer = self._do(command)
         except Refused as refused:
             answer = refused
         except Exception:
             answer = Failure()
-        self._take(answer, command)
+        if type(answer) is Append:
+            self._store(answer, command)
+        else:
+            self._take(answer, command)
 
     def _answer(self, command: Command) -> Any:
         """What the handler of a command gives, or a Deferred of it."""
         if isinstance(command, Hello):
             return self._hello(command)
-        if self._actor is not None and not self._renamable and command.sender is UNSET:
-            return self._do(command)  # it leaves open nothing of who this is: nearly all do
         if self.stage is Stage.NAMELESS:
             raise Refused(Code.BAD_REQUEST, "`hello` must come first", Hello.example)
         name = self._check_sender(command.sender)
@@ -201,26 +205,33 @@ class Session:
     def _do(self, command: Command) -> Any:
         if self._actor is None or self.stage is Stage.CLOSED:
             return None
+        if isinstance(command, Hello):
+            return self._hello(command)
         return OPERATIONS[command.op].handler(self._actor, command)
 
     def _take(self, answer: Any, command: Command) -> None:
         """What a handler gives: something that waits, something to be stored, or the reply."""
         if isinstance(answer, Append):
-            try:
-                self._state.publish(answer, partial(self._stored, command))
-            except Exception:
-                self._answered(Failure(), command)
+            self._store(answer, command)
         elif isinstance(answer, Deferred):
             answer.addBoth(self._take, command)
         else:
             self._answered(answer, command)
 
+    def _store(self, append: Append, command: Command) -> None:
+        try:
+            self._state.publish(append, partial(self._stored, command))
+        except Exception:
+            self._answered(Failure(), command)
+
     def _stored(self, command: Command, result: Receipt | Refused) -> None:
         """What a command had to store is stored, or refused."""
         if isinstance(result, Refused):
             self._answered(result, command)
-        else:
-            self._answered(OPERATIONS[command.op].reply(command, result), command)
+            return
+        if command.id is not None and self.stage is not Stage.CLOSED:
+            self._connection.send(encode(OPERATIONS[command.op].reply(command, result)))
+        self._pipeline.done()
 
     def _answered(self, answer: Any, command: Command) -> None:
         """A command is done: reply with what came of it, and let the next ones have their turn."""

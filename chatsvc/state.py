@@ -162,7 +162,9 @@ class ChatState:
             return self.groups.subscribers(address.name)
         if address.kind == "topic":
             return self.topics.subscribers(address.name)
-        return self._connections_of({entry.sender, address.name})
+        if entry.sender == address.name:
+            return self._connections_of((address.name,))
+        return self._connections_of((entry.sender, address.name))
 
     def _connections_of(self, users: Iterable[str]) -> list[Subscriber]:
         found: list[Subscriber] = []

@@ -26,6 +26,7 @@ import enum
 from collections import deque
 from collections.abc import Iterator
 from functools import partial
+from typing import Final
 
 from msgspec import Struct
 from twisted.internet.interfaces import IDelayedCall
@@ -58,6 +59,12 @@ class Phase(enum.Enum):
     FEEDING = enum.auto()
     LIVE = enum.auto()
     STOPPED = enum.auto()
+
+
+# What is looked at for each delivery: a module's own names are found at once.
+LIVE: Final = Phase.LIVE
+OWN: Final = Shape.OWN
+FULL: Final = Shape.FULL
 
 
 class Replay(Struct):
@@ -157,21 +164,27 @@ class Stream:
         entry = delivery.entry
         if entry.seq <= self.cursor:
             return
-        if self._phase is Phase.LIVE:
-            if not self._connection.congested:
-                self.cursor = entry.seq
-                shape = self._shape(entry)
-                if shape is not None and (payload := delivery.payload(shape)) is not None:
-                    self._write(payload)
-                    if self._proof.outstanding is None:
-                        self._ping_if_due()
-                return
-            self.cursor = entry.seq - 1  # all before was shown, or was not for this connection
-            self._tell(Lagging(seq=self.cursor))
-            self._owes_caught_up = True
-            self._phase = Phase.FEEDING
-            self._progress = self._clock.seconds()
-        self._offered = entry.seq
+        if self._phase is not LIVE:
+            self._offered = entry.seq
+        elif self._connection.congested:
+            self._fall_behind(entry.seq)
+        else:
+            self.cursor = entry.seq
+            shape = self._shape(entry)
+            if shape is not None and (payload := delivery.payload(shape)) is not None:
+                self._connection.send(payload)
+                self._proof.written += len(payload)
+                if self._proof.outstanding is None:
+                    self._ping_if_due()
+
+    def _fall_behind(self, seq: int) -> None:
+        """Be fed from the store from ``seq`` on."""
+        self.cursor = seq - 1  # all before was shown, or was not for this connection
+        self._tell(Lagging(seq=self.cursor))
+        self._owes_caught_up = True
+        self._phase = Phase.FEEDING
+        self._progress = self._clock.seconds()
+        self._offered = seq
 
     def tell(self, payload: bytes, origin: str) -> None:
         """Show a session an event that is not in the log; one that does not drain misses it."""
@@ -185,11 +198,11 @@ class Stream:
             return None if entry.sender == self.user else Shape.BARE
         if entry.origin == self._origin:
             return None
-        return Shape.OWN if entry.sender == self.user else Shape.FULL
+        return OWN if entry.sender == self.user else FULL
 
     def _write(self, payload: bytes) -> None:
         self._connection.send(payload)
-        self._proof.wrote(len(payload))
+        self._proof.written += len(payload)
 
     def _tell(self, event: Event) -> None:
         """Tell a session; a plain connection gets nothing unasked-for."""

@@ -294,7 +294,11 @@ class ChatProtocol(WireProtocol):
         if self.state != self.STATE_OPEN:
             return
         if self._compression is None or len(payload) < WORTH_IT:
-            self.sendData(self.factory.framed(payload))
+            last, frame = self.factory.framed
+            if last is not payload:  # a frame is made once for many receivers
+                frame = text_frame(payload)
+                self.factory.framed = (payload, frame)
+            self.sendData(frame)
         else:
             self.sendData(self.factory.deflated(payload, self._compression.server_bits))
         if self.congested:
@@ -379,7 +383,7 @@ class ChatFactory(WebSocketServerFactory):
         self.connections: dict[ChatProtocol | Channel, None] = {}
         self.serving = False
         self._draining: Draining | None = None
-        self._framed: tuple[bytes, bytes] = (b"", text_frame(b""))
+        self.framed: tuple[bytes, bytes] = (b"", text_frame(b""))  # the last payload, its frame
         # An entry has up to three shapes, and receivers of each come in any order.
         self.deflated = lru_cache(maxsize=4)(deflated_frame)
         self._sweeping = LoopingCall(self.sweep)
@@ -407,14 +411,6 @@ class ChatFactory(WebSocketServerFactory):
     def stopFactory(self) -> None:
         self.site.doStop()
         super().stopFactory()
-
-    def framed(self, payload: bytes) -> bytes:
-        """``payload`` in a text frame; the same object's frame is made once for many receivers."""
-        last, frame = self._framed
-        if last is not payload:
-            frame = text_frame(payload)
-            self._framed = (payload, frame)
-        return frame
 
     def begin(self) -> None:
         """Let clients in."""

@@ -129,12 +129,19 @@ class WireProtocol(WebSocketServerProtocol):
         self.flushed = len(data)
         self._unsent = 0
         transport = self.transport
-        if self._straight and not (transport._tempDataBuffer or transport.dataBuffer):
-            sent = transport.writeSomeData(data) if transport.connected else 0
-            if isinstance(sent, int):  # else the connection is lost, and Twisted will find out
-                data = data[sent:]
-        if data:
-            transport.write(data)
+        if (
+            self._straight
+            and transport.connected
+            and not (transport._tempDataBuffer or transport.dataBuffer)
+        ):
+            try:
+                sent = transport.socket.send(data)
+            except OSError:  # there is no room, or the connection is lost: Twisted will find out
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
+        transport.write(data)
 
     def _closeConnection(self, abort: bool = False) -> None:
         self.flush()

@@ -13,7 +13,6 @@ from chatsvc.messages.entries import (
     Address,
     Entry,
     Shape,
-    conversation,
     render,
     shape_for,
 )
@@ -155,26 +154,13 @@ class EventsOfGroups(SynchronousTestCase):
 
 
 class WhoSeesWhat(SynchronousTestCase):
-    """Which shape is whose, and which conversation is meant."""
+    """Which shape is whose."""
 
     def test_the_sender_sees_its_own_shape(self) -> None:
         """Everybody else the full one."""
         entry = message(msg="hi")
         self.assertIs(shape_for(entry, "alice"), Shape.OWN)
         self.assertIs(shape_for(entry, "bob"), Shape.FULL)
-
-    def test_a_direct_conversation_is_one_for_both(self) -> None:
-        """Whoever addresses the other; and one with oneself is its own."""
-        self.assertEqual(conversation("alice", BOB), conversation("bob", Address("to", "alice")))
-        self.assertEqual(conversation("alice", BOB), ("to", "alice", "bob"))
-        self.assertEqual(conversation("bob", BOB), ("to", "bob", "bob"))
-        self.assertNotEqual(conversation("carol", BOB), conversation("alice", BOB))
-
-    def test_a_group_and_a_topic_of_one_name_are_two(self) -> None:
-        """And the same for all users."""
-        self.assertEqual(conversation("alice", DEVS), ("group", "devs"))
-        self.assertEqual(conversation("bob", DEVS), ("group", "devs"))
-        self.assertEqual(conversation("bob", Address("topic", "devs")), ("topic", "devs"))
 
     def test_an_entry_never_changes(self) -> None:
         """All who hear it see the same."""

@@ -26,7 +26,7 @@ class PingsAndPongs(SynchronousTestCase):
 
     def test_an_echo_proves_the_seq_of_the_ping(self) -> None:
         """And all that was written up to then."""
-        self.proof.wrote(100)
+        self.proof.written += 100
         payload = self.proof.ping(7, 1.0)
         self.assertFalse(self.proof.complete)
         self.assertEqual(self.proof.echo(payload), 7)
@@ -34,9 +34,9 @@ class PingsAndPongs(SynchronousTestCase):
 
     def test_what_is_written_after_the_ping_is_not_proven_by_it(self) -> None:
         """Only the next one proves it."""
-        self.proof.wrote(100)
+        self.proof.written += 100
         payload = self.proof.ping(7, 1.0)
-        self.proof.wrote(1)
+        self.proof.written += 1
         self.assertEqual(self.proof.echo(payload), 7)
         self.assertFalse(self.proof.complete)
         self.assertEqual(self.proof.echo(self.proof.ping(8, 2.0)), 8)
@@ -45,7 +45,7 @@ class PingsAndPongs(SynchronousTestCase):
     def test_only_an_exact_echo_counts(self) -> None:
         """Nothing else changes anything, and the ping stays outstanding."""
         self.assertIsNone(self.proof.echo(b""))
-        self.proof.wrote(1)
+        self.proof.written += 1
         payload = self.proof.ping(7, 1.0)
         for other in (b"", b"7", b"8 1", payload + b" ", payload[:-1], b"0" + payload):
             self.assertIsNone(self.proof.echo(other))
@@ -57,7 +57,7 @@ class PingsAndPongs(SynchronousTestCase):
         payload = self.proof.ping(7, 1.0)
         self.proof.echo(payload)
         self.assertIsNone(self.proof.echo(payload))
-        self.proof.wrote(1)
+        self.proof.written += 1
         later = self.proof.ping(7, 2.0)
         self.assertNotEqual(later, payload)
         self.assertIsNone(self.proof.echo(payload))
@@ -91,12 +91,12 @@ class PingsAndPongs(SynchronousTestCase):
     def test_a_window_of_256_kib_may_be_unproven(self) -> None:
         """Then there is no room until an echo."""
         self.assertEqual(WINDOW, 262_144)
-        self.proof.wrote(WINDOW - 1)
+        self.proof.written += WINDOW - 1
         self.assertTrue(self.proof.has_room)
-        self.proof.wrote(1)
+        self.proof.written += 1
         self.assertFalse(self.proof.has_room)
         payload = self.proof.ping(1, 1.0)
-        self.proof.wrote(WINDOW - 1)
+        self.proof.written += WINDOW - 1
         self.assertFalse(self.proof.has_room)
         self.proof.echo(payload)
         self.assertTrue(self.proof.has_room)
@@ -115,7 +115,7 @@ class ProofModel(RuleBasedStateMachine):
     @rule(size=st.sampled_from([1, 100, WINDOW // 2, WINDOW]))
     def write(self, size: int) -> None:
         """Something is written."""
-        self.proof.wrote(size)
+        self.proof.written += size
         self.written += size
 
     @rule(seq=st.integers(0, 3))

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from chatsvc.messages.entries import Address, Entry, conversation
+from chatsvc.messages.entries import Address, Entry
 from chatsvc.store.spans import events_of, messages_of, received_by, runs_of, sent_by
 from tests.store_suite.driver import group, to, topic
+from tests.store_suite.model import conversation
 
 NAMES = ("a", "b", "a-b", "A", "0", "a.b")
 ADDRESSES = [Address(kind, name) for kind in ("to", "group", "topic") for name in NAMES]

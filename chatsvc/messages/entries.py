@@ -7,7 +7,7 @@ it one of four shapes; receivers of one shape share one encoding.
 from __future__ import annotations
 
 import enum
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from msgspec import UNSET, Raw, Struct
 
@@ -19,18 +19,6 @@ class Address(Struct, frozen=True):
 
     kind: Literal["to", "group", "topic"]
     name: str
-
-
-Conversation: TypeAlias = tuple[str, ...]
-"""The key of a conversation: its kind and its name, or both names of a direct one in order."""
-
-
-def conversation(user: str, address: Address) -> Conversation:
-    """The conversation that ``address`` means when ``user`` says it."""
-    name = address.name
-    if address.kind == "to":
-        return ("to", user, name) if user < name else ("to", name, user)
-    return (address.kind, name)
 
 
 class Entry(Struct, frozen=True, omit_defaults=True):

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from chatsvc.messages.entries import Address, Entry, conversation
+from chatsvc.messages.entries import Address, Entry
 
 __all__ = [
     "Mark",
@@ -54,12 +54,10 @@ class Mark(NamedTuple):
 
 def messages_of(user: str, address: Address) -> str:
     """The messages of the conversation that ``address`` means when ``user`` says it."""
-    if address.kind == "group":
-        return said_in(address.name)
-    if address.kind == "topic":
-        return published_to(address.name)
-    _, first, second = conversation(user, address)
-    return f"d/{first}|{second}"
+    name = address.name
+    if address.kind == "to":
+        return f"d/{user}|{name}" if user < name else f"d/{name}|{user}"
+    return said_in(name) if address.kind == "group" else published_to(name)
 
 
 def said_in(group: str) -> str:

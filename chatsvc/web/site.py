@@ -41,7 +41,7 @@ class ChatRequest(Request):
         """Find the resource, and let it answer."""
         self.site = self.channel.site
         self.setHeader(b"Server", SERVER.encode())
-        self.setHeader(b"Date", datetimeToString())
+        self.setHeader(b"Date", datetimeToString(self.site.reactor.seconds()))
         self.prepath = []
         self.postpath = [unquote_to_bytes(part) for part in self.path[1:].split(b"/")]
         try:

@@ -12,7 +12,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from chatsvc.messages.entries import Address, Entry, conversation
+from chatsvc.messages.entries import Address, Entry
 from chatsvc.messages.errors import Refused
 from chatsvc.store import Start
 from tests.store_suite.driver import StoreCase, group, seqs, to, topic
@@ -27,6 +27,13 @@ groups = st.sampled_from(GROUPS)
 topics = st.sampled_from(TOPICS)
 filters = st.sampled_from(FILTERS)
 devices = st.sampled_from((None, "phone", "tablet"))
+
+
+def conversation(user: str, address: Address) -> tuple[str, ...]:
+    """The conversation that ``address`` means when ``user`` says it: its kind, and who is in it."""
+    if address.kind == "to":
+        return ("to", *sorted((user, address.name)))
+    return (address.kind, address.name)
 
 
 def heard_by(topic_filter: str, name: str) -> bool:

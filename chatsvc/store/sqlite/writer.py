@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import apsw
 import msgspec
@@ -88,7 +88,7 @@ class Task(Struct, frozen=True):
 Job: TypeAlias = Append | Task
 
 
-class Outcome(NamedTuple):
+class Outcome(Struct, frozen=True):
     """What became of a job: what it gives or raises, and the entries it brought."""
 
     result: Any
