@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 from websockets.frames import Opcode
 
+from chatsvc.pipeline import AT_ONCE
 from tests.fakes import make_late_house
 from tests.peer import OPTIONS, Peer, make_factory
 
@@ -223,6 +224,19 @@ class Flow(_WithFactory):
         for _ in range(200):
             alice.flush()
         self.assertEqual([frame["id"] for frame in alice.take()], list(range(100)))
+
+    def test_a_flood_leaves_the_others_their_turns(self) -> None:
+        """Of thousands of messages in one read, a few are stored before those of others."""
+        mallory, alice = self.plain("mallory"), self.plain("alice")
+        for _ in range(5000):
+            mallory.client.send_text(b'{"topic":"t","msg":"x"}')
+        flood = b"".join(mallory.client.data_to_send())
+        mallory.feed(flood)
+        alice.say({"to": "bob", "msg": "hi", "id": 1})
+        (ok,) = alice.take()
+        self.assertLessEqual(ok["seq"], 2 * AT_ONCE + 1)
+        self.advance(1)
+        self.assertEqual(self.store.head, 5001)
 
     def test_pings_of_a_client_that_does_not_read_are_not_answered(self) -> None:
         """So that they cost nothing; when it reads again, they are."""
