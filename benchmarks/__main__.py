@@ -165,7 +165,7 @@ def main(words: Sequence[str]) -> int:
     if arguments.docs:
         put_into_docs(text)
     try:
-        from benchmarks.plots import draw
+        from benchmarks.plots import draw  # noqa: PLC0415 - only where it can be
     except ImportError:
         _say("no plots are drawn, because matplotlib is not installed: pip install matplotlib")
         return 0

@@ -20,6 +20,8 @@ __all__ = ["Results", "Sample", "Spread", "goals_table", "rows_table", "tables"]
 
 BUSY: Final = 0.85
 """Share of its core from which on the load generator may have been the limit."""
+DISTURBED: Final = 0.1
+"""Cores that anything else may take before a run is called disturbed."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,10 @@ def _spread(spread: Spread | None, sign: str = "") -> str:
     return f"{middle}{sign}" if low == high else f"{middle}{sign} ({low} to {high})"
 
 
+def _middle(spread: Spread | None) -> str:
+    return "-" if spread is None else _number(spread.middle)
+
+
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -175,25 +181,23 @@ def _row(results: Results, name: str, scenario: Scenario, row: tuple[str, str]) 
     def figure(key: str) -> Spread | None:
         return results.figure(name, variant, peer, key)
 
-    load, user, system = figure("load_share"), figure("user_us"), figure("system_us")
+    user, system = figure("user_us"), figure("system_us")
     cpu = "-" if user is None or system is None else f"{user.middle:.1f} + {system.middle:.1f}"
-    share = "-" if load is None else f"{load.middle:.0%}{' !' if load.middle > BUSY else ''}"
+    server, load = figure("server_share"), figure("load_share")
+    mark = " !" if load is not None and load.middle > BUSY else ""
+    shares = "-" if server is None or load is None else f"{server.middle:.0%}, {load.middle:.0%}"
     main = results.compared(name, scenario.figure, (variant, OURS), row)
     return (
         f"{name} {variant}".strip(),
         peer,
         _spread(figure("rate")),
         "" if peer == OURS else _spread(main, " ×"),
-        _spread_middle(figure("p50_ms")),
-        _spread_middle(figure("p99_ms")),
+        _middle(figure("p50_ms")),
+        _middle(figure("p99_ms")),
         cpu,
-        _spread_middle(figure("kib")) if scenario.figure == "kib" else "",
-        share,
+        _middle(figure("kib")) if scenario.figure == "kib" else "",
+        shares + mark,
     )
-
-
-def _spread_middle(spread: Spread | None) -> str:
-    return "-" if spread is None else _number(spread.middle)
 
 
 def rows_table(results: Results, names: Iterable[str] | None = None) -> str:
@@ -214,7 +218,7 @@ def rows_table(results: Results, names: Iterable[str] | None = None) -> str:
         "p99, ms",
         "CPU each, µs (user + system)",
         "KiB a connection",
-        "load's core",
+        "busy: server, load",
     )
     return _table(heads, rows)
 
@@ -222,12 +226,13 @@ def rows_table(results: Results, names: Iterable[str] | None = None) -> str:
 def tables(results: Results) -> str:
     """Both tables, and where they are from, as Markdown."""
     about = results.about
-    return "\n\n".join(
-        (
-            f"Measured {about['date']} on {about['machine']}, {about['rounds']} "
-            f"round{'s' if about['rounds'] != 1 else ''}{' (quick)' if about['quick'] else ''}; "
-            f"{', '.join(f'{name} {version}' for name, version in about['versions'].items())}.",
-            goals_table(results),
-            rows_table(results),
-        )
+    measured = [s.figures["others_share"] for s in results.samples if "others_share" in s.figures]
+    disturbed = sum(share > DISTURBED for share in measured)
+    rounds = f"{about['rounds']} round{'s' if about['rounds'] != 1 else ''}"
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    taken = (
+        f"Measured {about['date']} on {about['machine']}, {rounds}"
+        f"{' (quick)' if about['quick'] else ''}; {versions}. In {disturbed} of {len(measured)} "
+        f"runs something else on the machine took more than {DISTURBED:.0%} of a core."
     )
+    return "\n\n".join((taken, goals_table(results), rows_table(results)))

@@ -7,7 +7,8 @@ The figures, of the measured window alone:
   one that read it; of a connection from dialling to being ready, of a resumption from ``hello`` to
   ``caught_up``;
 - ``user_us``, ``system_us``, ``cpu_us``: the server's time on its core for each of them;
-- ``load_share``: how busy the load generator was;
+- ``server_share``, ``load_share``, ``others_share``: what the server, the load generator and all
+  else on this machine took, in cores;
 - ``kib``: the server's memory for each connection, before the window, against having none;
 - ``growth_mib``: how far its memory rose in the window above what it had before;
 - ``lagging``, ``unsent``, ``errors``: connections that were told to be lagging, messages that were
@@ -25,7 +26,7 @@ from typing import Any, Final
 from benchmarks.load import Load, LoadFailed
 from benchmarks.results import Sample
 from benchmarks.scenarios import SCENARIOS
-from benchmarks.servers import PEERS, Cores, Memory, Server, ServerFailed, Usage
+from benchmarks.servers import PEERS, Cores, Memory, Server, ServerFailed, Usage, busy_seconds
 
 __all__ = ["Bench", "figures"]
 
@@ -37,6 +38,7 @@ def figures(
     end: Mapping[str, Any],
     usage: Usage,
     *,
+    busy: float,
     connections: int,
     before: Memory,
     ready: Memory,
@@ -45,10 +47,10 @@ def figures(
     """The figures of a run, from what the load generator said at its ``end`` and the rest."""
     done = end["deliveries"] or end["opened"]
     seconds = end["seconds"]
+    load = end["user"] + end["system"]
     found: dict[str, float] = {
         "seconds": seconds,
         "done": done,
-        "load_share": (end["user"] + end["system"]) / seconds if seconds > 0.01 else 0.0,
         "growth_mib": max(0, peak - ready.resident) / 2**20,
         "lagging": end["lagging"],
         "unsent": end["unsent"],
@@ -60,6 +62,9 @@ def figures(
     if done:
         found |= {
             "rate": done / seconds,
+            "server_share": sum(usage) / seconds,
+            "load_share": load / seconds,
+            "others_share": max(0.0, busy - sum(usage) - load) / seconds,
             "p50_ms": end["p50"] / 1000,
             "p99_ms": end["p99"] / 1000,
             "user_us": usage.user / done * 1e6,
@@ -116,14 +121,20 @@ class Bench:
                 server.forget_peak()
                 load.go()
                 load.wait_for("begin")
-                begun = server.usage()
+                begun, others = server.usage(), busy_seconds()
                 end = load.wait_for("end")
-                usage = server.usage().since(begun)
+                usage, busy = server.usage().since(begun), busy_seconds() - others
                 peak = server.peak()
         if end["errors"]:
             raise LoadFailed(end["error"])
         if end["disorder"]:
             raise LoadFailed(f"{end['disorder']} messages came out of order")
         return figures(
-            end, usage, connections=connections, before=before, ready=ready, peak=peak
+            end,
+            usage,
+            busy=busy,
+            connections=connections,
+            before=before,
+            ready=ready,
+            peak=peak,
         )

@@ -25,7 +25,18 @@ from typing import Final, NamedTuple, Self
 
 import chatsvc
 
-__all__ = ["OURS", "PEERS", "Cores", "Memory", "Peer", "Server", "ServerFailed", "Usage"]
+__all__ = [
+    "OURS",
+    "PEERS",
+    "Cores",
+    "Memory",
+    "Peer",
+    "Server",
+    "ServerFailed",
+    "Usage",
+    "allow_files",
+    "busy_seconds",
+]
 
 TWISTD: Final = Path(sys.executable).absolute().parent / "twistd"
 RELAYS: Final = Path(__file__).with_name("peers")
@@ -122,7 +133,7 @@ PEERS: Final[dict[str, Peer]] = {
 
 @dataclass(frozen=True)
 class Cores:
-    """One core for the server, and the others for the load; the same one where there is no other."""
+    """One core for the server and the others for the load; the same where there is one only."""
 
     server: frozenset[int]
     load: frozenset[int]
@@ -186,6 +197,12 @@ class Memory(NamedTuple):
         """From the text of ``/proc/PID/smaps_rollup``."""
         sizes = dict(re.findall(r"^(\w+): +(\d+) kB$", rollup, re.MULTILINE))
         return cls(int(sizes["Rss"]) * 1024, int(sizes["Pss"]) * 1024)
+
+
+def busy_seconds() -> float:
+    """Seconds that all cores of this machine together have worked, for whomever."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    return (sum(map(int, fields)) - int(fields[3]) - int(fields[4])) / _TICKS
 
 
 class Server:

@@ -41,6 +41,6 @@ class Relay(WebSocketServerProtocol):
 
 if __name__ == "__main__":
     factory = WebSocketServerFactory()
-    factory.protocol = Relay  # type: ignore[assignment]
-    reactor.listenTCP(int(sys.argv[1]), factory, interface="127.0.0.1")  # type: ignore[attr-defined]
-    reactor.run()  # type: ignore[attr-defined]
+    factory.protocol = Relay
+    reactor.listenTCP(int(sys.argv[1]), factory, interface="127.0.0.1")
+    reactor.run()

@@ -1,4 +1,4 @@
-"""A relay on `picows`, uvloop and orjson, as one would write it by hand. Its argument is the port."""
+"""A relay on `picows`, uvloop and orjson, as one would write it. Its argument is the port."""
 
 from __future__ import annotations
 
