@@ -129,7 +129,7 @@ def measure(arguments: argparse.Namespace) -> Results:
     for number in range(1, rounds + 1):
         for name in arguments.only or SCENARIOS:
             for variant in bench.variants(name):
-                played = [p for p in peers if p in (SCENARIOS[name].peers or peers)]
+                played = [peer for peer in peers if bench.plays(name, peer)]
                 for peer in played if number % 2 else reversed(played):
                     sample = bench.run(name, variant, peer, number)
                     results.samples.append(sample)

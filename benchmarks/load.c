@@ -41,7 +41,7 @@ static struct {
     const char *mode;  /* exchange, connect or resume */
     const char *shape; /* pairs, fanout, groups or alone */
     long port;
-    long chat;       /* 1: chat.v1 and `hello`; 0: a relay, named by the URL */
+    const char *dialect; /* chat: ours; relay: named by the URL; mqtt: 3.1.1, QoS 0 */
     long hello;      /* whether a connection says hello before it counts as ready */
     long acks;       /* whether an `ok` belongs to a settled message */
     long pairs;      /* of shape pairs */
@@ -56,7 +56,7 @@ static struct {
     long messages;   /* stop after so many from each sender instead of after a time */
     long warmup, measured; /* milliseconds */
     long dial;       /* connections that are being made at the same time */
-} o = {.mode = "exchange", .shape = "pairs", .chat = 1, .hello = 1, .acks = 1, .pairs = 1,
+} o = {.mode = "exchange", .shape = "pairs", .dialect = "chat", .hello = 1, .acks = 1, .pairs = 1,
        .senders = 1, .receivers = 1, .groups = 10, .window = 1, .text = 40, .measured = 1000, .dial = 40};
 
 static const struct {
@@ -67,7 +67,7 @@ static const struct {
     {"mode", NULL, &o.mode},
     {"shape", NULL, &o.shape},
     {"port", &o.port, NULL},
-    {"chat", &o.chat, NULL},
+    {"dialect", NULL, &o.dialect},
     {"hello", &o.hello, NULL},
     {"acks", &o.acks, NULL},
     {"pairs", &o.pairs, NULL},
@@ -84,6 +84,8 @@ static const struct {
     {"measured", &o.measured, NULL},
     {"dial", &o.dial, NULL},
 };
+
+static enum { CHAT, RELAY, MQTT } dialect;
 
 static void fail(const char *format, ...) {
     va_list arguments;
@@ -163,6 +165,7 @@ struct connection {
 
 struct destination {
     char address[32]; /* as in a frame: "to":"u7" */
+    uint32_t room;
     uint32_t receivers;
 };
 
@@ -219,6 +222,7 @@ static void reaches_user(struct sender *s, uint32_t user, uint32_t receivers) {
 
 static void reaches_room(struct sender *s, uint32_t which, uint32_t receivers) {
     struct destination *d = reaches(s, receivers);
+    d->room = which;
     snprintf(d->address, sizeof d->address, "\"%s\":\"t%u\"", room, which);
 }
 
@@ -251,7 +255,7 @@ static void shape_groups(void) {
     static const uint32_t strides[] = {1, 3, 7, 9, 11, 13, 17, 19, 21, 23};
     const uint32_t users = 1000, members = 50, sending = users / members;
     if ((size_t)o.groups > sizeof strides / sizeof *strides) fail("groups=%ld", o.groups);
-    room = o.chat ? "group" : "topic";
+    room = dialect == CHAT ? "group" : "topic";
     populate(users, sending);
     for (uint32_t k = 0; k < (uint32_t)o.groups; k++) {
         for (uint32_t a = 0; a < sending; a++) {
@@ -262,7 +266,7 @@ static void shape_groups(void) {
                 /* The senders are the first connections. */
                 bool sends = user % 50 == 0;
                 uint32_t place = sends ? user / 50 : sending + user - user / 50 - 1;
-                if (o.chat || j != 0) join_later(&connections[place], group);
+                if (dialect == CHAT || j != 0) join_later(&connections[place], group);
             }
         }
     }
@@ -425,6 +429,53 @@ static char *put_text(char *p, const char *text) {
     return p + size;
 }
 
+/* --- MQTT: packets of a type, a length of three bytes here, and strings behind their lengths --- */
+
+static char *put_short(char *p, size_t value) {
+    *p++ = (char)(value >> 8);
+    *p++ = (char)value;
+    return p;
+}
+
+static char *put_string(char *p, char letter, uint32_t number) {
+    size_t size = (size_t)sprintf(p + 2, "%c%u", letter, number);
+    return put_short(p, size) + size;
+}
+
+static char *begin_packet(char *p, int type) {
+    *p = (char)type;
+    return p + 4;
+}
+
+static void end_packet(char *packet, const char *end) {
+    size_t length = (size_t)(end - packet) - 4;
+    packet[1] = (char)(0x80 | (length & 127));
+    packet[2] = (char)(0x80 | (length >> 7 & 127));
+    packet[3] = (char)(length >> 14);
+}
+
+static char *put_publish(char *p, uint32_t topic) {
+    return put_string(begin_packet(p, 0x30), 't', topic);
+}
+
+static void say_connect(struct connection *c) {
+    char packet[64], *p = begin_packet(packet, 0x10);
+    p = put_text(put_short(p, 4), "MQTT");
+    p = put_text(p, "\x04\x02"); /* version 3.1.1, a clean session, */
+    p = put_short(p, 0);          /* no keep-alive */
+    p = put_string(p, 'u', c->user);
+    end_packet(packet, p);
+    put_frame(c, 0x82, packet, (size_t)(p - packet));
+}
+
+static void say_subscribe(struct connection *c, uint32_t topic) {
+    char packet[64], *p = begin_packet(packet, 0x82);
+    p = put_string(put_short(p, 1), 't', topic);
+    *p++ = 0; /* QoS */
+    end_packet(packet, p);
+    put_frame(c, 0x82, packet, (size_t)(p - packet));
+}
+
 /* One message, to the sender's next destination; false if too many are under way. */
 static bool send_message(struct sender *s, uint64_t when) {
     uint32_t number = s->number;
@@ -439,7 +490,8 @@ static bool send_message(struct sender *s, uint64_t when) {
     if (o.messages && number >= (uint64_t)o.messages * s->destinations_count) return false;
     s->number++;
     *missing = d->receivers + (o.acks ? 1 : 0);
-    if (o.chat) {
+    if (dialect == MQTT) p = put_publish(p, d->room);
+    if (dialect == CHAT) {
         uint32_t left = number;
         do *--q = (char)('0' + left % 10);
         while (left /= 10);
@@ -457,7 +509,8 @@ static bool send_message(struct sender *s, uint64_t when) {
     p = put_hex(p, when, 14);
     memset(p, '.', (size_t)(o.text - STAMP));
     p = put_text(p + o.text - STAMP, "\"}");
-    put_frame(s->connection, 0x81, frame, (size_t)(p - frame));
+    if (dialect == MQTT) end_packet(frame, p);
+    put_frame(s->connection, dialect == MQTT ? 0x82 : 0x81, frame, (size_t)(p - frame));
     n.sent++;
     return true;
 }
@@ -488,6 +541,10 @@ static void join_next(struct connection *c, uint64_t when) {
         return;
     }
     c->stage = JOINING;
+    if (dialect == MQTT) {
+        say_subscribe(c, c->joins[c->joined++]);
+        return;
+    }
     say(c, "{\"op\":\"%s\",\"%s\":\"t%u\",\"id\":0}",
         strcmp(room, "group") == 0 ? "join" : "subscribe", room, c->joins[c->joined++]);
 }
@@ -506,7 +563,7 @@ static void heard_event(struct connection *c, const char *p, const char *end, ui
         const char *id;
         if (c->stage != READY) {
             join_next(c, when);
-        } else if (o.chat && (id = memmem(p, (size_t)(end - p), "\"id\":", 5)) != NULL) {
+        } else if (dialect == CHAT && (id = memmem(p, (size_t)(end - p), "\"id\":", 5)) != NULL) {
             n.acks++;
             came(&senders[c - connections], (uint32_t)strtoul(id + 5, NULL, 10), when);
         }
@@ -540,6 +597,28 @@ static void heard_message(struct connection *c, const char *p, const char *end, 
     came(&senders[from], number, when);
 }
 
+/* What is in a binary frame: whole packets. */
+static void heard_packets(struct connection *c, const char *p, const char *end, uint64_t when) {
+    while (p < end) {
+        int type = (unsigned char)*p >> 4, shift = 0;
+        size_t length = 0;
+        const char *body = p + 1;
+        do length |= (size_t)(*body & 127) << shift;
+        while (shift += 7, *body++ & 0x80 && body < end);
+        if (length > (size_t)(end - body)) {
+            error("u%u got a part of a packet", c->user);
+            return;
+        }
+        p = body + length;
+        if (type == 3)
+            heard_message(c, body, p, when);
+        else if ((type == 2 || type == 9) && length >= 2 && (p[-1] & 0x80) == 0)
+            join_next(c, when); /* accepted; subscribed */
+        else
+            error("u%u got a packet of type %d", c->user, type);
+    }
+}
+
 /* --- reading --- */
 
 #define READ_SIZE (1 << 18)
@@ -571,8 +650,10 @@ static size_t take_frames(struct connection *c, const char *begin, size_t size, 
         const char *payload = p + head;
         p = payload + length;
         switch (h[0] & 15) {
-            case 1:
             case 2:
+                heard_packets(c, payload, p, when);
+                break;
+            case 1:
                 if (length > 2 && payload[2] == 'e')
                     heard_event(c, payload, p, when);
                 else
@@ -601,6 +682,9 @@ static size_t take_head(struct connection *c, const char *p, size_t size, uint64
     }
     if (!o.hello) {
         ready(c, when);
+    } else if (dialect == MQTT) {
+        c->stage = GREETING;
+        say_connect(c);
     } else {
         c->stage = GREETING;
         if (strcmp(o.mode, "resume") == 0) c->since = when;
@@ -661,12 +745,14 @@ static void connected(struct connection *c) {
     char request[400], query[32] = "";
     getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &problem, &size);
     if (problem != 0) fail("connect: %s", strerror(problem));
-    if (!o.chat) snprintf(query, sizeof query, "?user=u%u", c->user);
+    const char *offered[] = {"Sec-WebSocket-Protocol: chat.v1\r\n", "",
+                             "Sec-WebSocket-Protocol: mqtt\r\n"};
+    if (dialect == RELAY) snprintf(query, sizeof query, "?user=u%u", c->user);
     int length = snprintf(request, sizeof request,
                           "GET /ws%s HTTP/1.1\r\nHost: 127.0.0.1:%ld\r\nUpgrade: websocket\r\n"
                           "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
                           "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%s\r\n",
-                          query, o.port, o.chat ? "Sec-WebSocket-Protocol: chat.v1\r\n" : "");
+                          query, o.port, offered[dialect]);
     c->stage = SHAKING;
     memcpy(outgoing(c, (size_t)length), request, (size_t)length);
 }
@@ -806,6 +892,7 @@ static void take_options(int count, char **arguments) {
         else
             *options[k].number = strtol(value + 1, NULL, 10);
     }
+    dialect = *o.dialect == 'c' ? CHAT : *o.dialect == 'r' ? RELAY : MQTT;
     if (o.text < STAMP || o.text > MOST_TEXT) fail("text=%ld", o.text);
 }
 

@@ -20,9 +20,13 @@ from benchmarks.servers import PEERS
 __all__ = ["draw"]
 
 COLOURS: Final = dict(
-    zip(PEERS, ("#b40426", "#e58368", "#3b6fb6", "#2a9d8f", "#8d6cab", "#7a7a7a"), strict=True)
+    zip(
+        PEERS,
+        ("#b40426", "#e58368", "#3b6fb6", "#2a9d8f", "#8d6cab", "#7a7a7a", "#c9a227"),
+        strict=True,
+    )
 )
-MARKERS: Final = dict(zip(PEERS, "osD^vP", strict=True))
+MARKERS: Final = dict(zip(PEERS, "osD^vPX", strict=True))
 SIZE: Final = (7.5, 4.2)
 CPU_OF: Final = ("pairs-1", "pairs-32", "fanout-1000", "fanout-10x100", "groups-200x50")
 

@@ -177,6 +177,7 @@ def goals_table(results: Results) -> str:
 
 def _row(results: Results, name: str, scenario: Scenario, row: tuple[str, str]) -> Sequence[str]:
     variant, peer = row
+    failures = [s.failure for s in results.failures(name) if (s.variant, s.peer) == row]
 
     def figure(key: str) -> Spread | None:
         return results.figure(name, variant, peer, key)
@@ -190,7 +191,7 @@ def _row(results: Results, name: str, scenario: Scenario, row: tuple[str, str]) 
     return (
         f"{name} {variant}".strip(),
         peer,
-        _spread(figure("rate")),
+        f"failed: {failures[0]}" if failures else _spread(figure("rate")),
         "" if peer == OURS else _spread(main, " ×"),
         _middle(figure("p50_ms")),
         _middle(figure("p99_ms")),
@@ -205,10 +206,6 @@ def rows_table(results: Results, names: Iterable[str] | None = None) -> str:
     rows: list[Sequence[str]] = []
     for name in names if names is not None else SCENARIOS:
         rows += [_row(results, name, SCENARIOS[name], row) for row in results.rows(name)]
-        rows += [
-            (f"{name} {s.variant}".strip(), s.peer, f"failed: {s.failure}", *[""] * 6)
-            for s in results.failures(name)
-        ]
     heads = (
         "scenario",
         "server",

@@ -90,6 +90,11 @@ class Bench:
             return list(chosen.quick_variants)
         return list(chosen.variants)
 
+    def plays(self, scenario: str, peer: str) -> bool:
+        """Whether a server is measured in a scenario."""
+        wanted, able = SCENARIOS[scenario].peers, PEERS[peer].plays
+        return (wanted is None or peer in wanted) and (able is None or scenario in able)
+
     def options(self, scenario: str, variant: str, peer: str) -> dict[str, str | int]:
         """What the load generator is told."""
         chosen = SCENARIOS[scenario]
@@ -98,7 +103,7 @@ class Bench:
             **chosen.load,
             **(chosen.quick if self.quick else {}),
             **chosen.variants[variant],
-            **PEERS[peer].dialect,
+            **PEERS[peer].options,
         }
 
     def run(self, scenario: str, variant: str, peer: str, number: int) -> Sample:

@@ -60,18 +60,20 @@ class Peer:
 
     ``command`` gives what starts it, for a port, in the directory it runs in, and with the
     directory of programs that were installed for the benchmarks. ``needs`` gives how to install
-    what is missing, or None. ``ours`` is whether it speaks our protocol and acknowledges.
+    what is missing, or None. ``dialect`` is what it speaks; ours acknowledges besides. ``plays``
+    are the only scenarios in which it can be, if not all.
     """
 
     what: str
     command: Callable[[int, Path, Path], Sequence[str]]
     needs: Callable[[Path], str | None] = lambda _: None
-    ours: bool = False
+    dialect: str = "relay"
+    plays: frozenset[str] | None = None
 
     @property
-    def dialect(self) -> dict[str, int]:
+    def options(self) -> dict[str, str | int]:
         """What the load generator is told of it."""
-        return {"chat": int(self.ours), "acks": int(self.ours)}
+        return {"dialect": self.dialect, "acks": int(self.dialect == "chat")}
 
 
 def _chat(store: str) -> Callable[[int, Path, Path], Sequence[str]]:
@@ -108,12 +110,32 @@ def _ws_needs(installed: Path) -> str | None:
     return None
 
 
+def _mosquitto_command(port: int, directory: Path, _: Path) -> Sequence[str]:
+    settings = directory / "mosquitto.conf"
+    settings.write_text(
+        f"listener 0 {directory / 'socket'}\n"  # without one of this kind it does not start
+        f"listener {port} 127.0.0.1\nprotocol websockets\nallow_anonymous true\n"
+        "set_tcp_nodelay true\nmax_queued_messages 0\nuser root\n"
+    )
+    return (_mosquitto() or "mosquitto", "-c", str(settings))
+
+
+def _mosquitto() -> str | None:
+    return shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+
+def _mosquitto_needs(_: Path) -> str | None:
+    return None if _mosquitto() else "apt-get install mosquitto"
+
+
 PEERS: Final[dict[str, Peer]] = {
     OURS: Peer(
-        "this server: stored in SQLite with an fsync, acknowledged", _chat("sqlite:{}"), ours=True
+        "this server: stored in SQLite with an fsync, acknowledged",
+        _chat("sqlite:{}"),
+        dialect="chat",
     ),
     "chatsvc-memory": Peer(
-        "this server: kept in memory, acknowledged", _chat("memory:512"), ours=True
+        "this server: kept in memory, acknowledged", _chat("memory:512"), dialect="chat"
     ),
     "websockets": Peer(
         "relay on `websockets` and uvloop", _relay("websockets"), _modules("websockets", "uvloop")
@@ -125,6 +147,13 @@ PEERS: Final[dict[str, Peer]] = {
     ),
     "autobahn": Peer("relay on Autobahn as in its examples", _relay("autobahn")),
     "ws": Peer("relay on Node's `ws`", _ws_command, _ws_needs),
+    "mosquitto": Peer(
+        "Mosquitto, MQTT 3.1.1 with QoS 0 over WebSocket",
+        _mosquitto_command,
+        _mosquitto_needs,
+        dialect="mqtt",
+        plays=frozenset({"fanout-1000", "fanout-10x100", "groups-200x50", "idle"}),
+    ),
 }
 
 
@@ -262,7 +291,8 @@ class Server:
         request = (
             f"GET /ws?user=probe HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nUpgrade: websocket\r\n"
             "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+            f"{'Sec-WebSocket-Protocol: mqtt' if self._peer.dialect == 'mqtt' else 'X: x'}\r\n\r\n"
         )
         try:
             with socket.create_connection(("127.0.0.1", self.port), 1.0) as probe:
