@@ -138,7 +138,7 @@ class Links(SynchronousTestCase):
         """From each document, by its own folder."""
         documents = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
         if (ROOT / "pyproject.toml").exists():
-            self.assertEqual(len(documents), 6)
+            self.assertEqual(len(documents), 7)
         for document in documents:
             for target in re.findall(r"\]\((?!http)([^)#]+)", document.read_text()):
                 self.assertTrue((document.parent / target).exists(), f"{document}: {target}")
