@@ -116,6 +116,7 @@ class ChatProtocol(WireProtocol):
         self._user: str | None = None
         self._compression: Agreement | None = None
         self._stuck_since = 0.0
+        self._owed_pong: bytes | None = None
 
     # --- from Twisted and Autobahn ---
 
@@ -216,9 +217,17 @@ class ChatProtocol(WireProtocol):
             return
         self.session.received(payload)
 
+    def processData(self) -> bool:
+        if self._held_close is not None:
+            self.data = b""  # nothing counts after a Close
+            return False
+        return super().processData()
+
     def onPing(self, payload: bytes) -> None:
-        """Answer, unless the client does not read: then the next ping will do."""
-        if not self.congested:
+        """Answer; a client that does not read has the answer to its last when it does."""
+        if self.congested:
+            self._owed_pong = payload
+        else:
             super().onPing(payload)
 
     def onPong(self, payload: bytes) -> None:
@@ -276,6 +285,9 @@ class ChatProtocol(WireProtocol):
         self.congested = False
         self._unread = 0
         self._hold("replies", False)
+        if self._owed_pong is not None:
+            owed, self._owed_pong = self._owed_pong, None
+            super().onPing(owed)
         if self.session is not None and self.state == self.STATE_OPEN:
             self.session.drained()
 
@@ -349,11 +361,9 @@ class ChatProtocol(WireProtocol):
 
     def abort(self) -> None:
         """Drop the connection now, whatever is unsent."""
-        if self.state == self.STATE_CLOSED:
-            self.transport.abortConnection()
-        else:
-            self.wasClean = True  # nothing to be warned of
-            self.dropConnection(abort=True)
+        self.wasClean = True  # nothing to be warned of
+        self.dropConnection()
+        self.transport.abortConnection()
 
 
 class ChatFactory(WebSocketServerFactory):

@@ -31,6 +31,9 @@ from chatsvc.framing import TEXT, take_frames
 
 __all__ = ["Turn", "WireProtocol", "carrying_options"]
 
+MAX_DATA_OPCODE: Final = 7
+MAX_CONTROL: Final = 125
+"""Bytes of a control frame's payload."""
 LARGE: Final = 64 * 1024
 """Bytes of an outbox that are not kept until the turn ends."""
 
@@ -105,6 +108,19 @@ class WireProtocol(WebSocketServerProtocol):
         more: bool = super().processData()
         return more
 
+    def onFrameData(self, payload: bytes) -> bool | None:
+        """Autobahn would keep all of a control frame that is too long, until the peer has gone."""
+        frame = self.current_frame
+        if frame.opcode > MAX_DATA_OPCODE and frame.length > MAX_CONTROL:
+            return None
+        kept: bool | None = super().onFrameData(payload)
+        return kept
+
+    def onMessageFrameData(self, payload: bytes) -> None:
+        """Autobahn would keep the pieces that are empty, too, of which there may be any number."""
+        if payload:
+            super().onMessageFrameData(payload)
+
     # --- out ---
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
@@ -142,6 +158,14 @@ class WireProtocol(WebSocketServerProtocol):
                 return
             data = data[sent:]
         transport.write(data)
+
+    def dropConnection(self, abort: bool = False) -> None:
+        """Close when all is sent.
+
+        Autobahn would reset the connection when a Close has come that it answers by an error, or
+        that answers ours, and what was said last would not arrive.
+        """
+        super().dropConnection(abort=False)
 
     def _closeConnection(self, abort: bool = False) -> None:
         self.flush()

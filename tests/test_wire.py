@@ -32,6 +32,7 @@ class _Noting:
 
     def __init__(self) -> None:
         super().__init__()
+        self.state: int
         self.noted: list[tuple[Any, ...]] = []
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: FBT001 - Autobahn's
@@ -40,12 +41,14 @@ class _Noting:
 
     def onPing(self, payload: bytes) -> None:
         """A ping came in, and is answered."""
-        self.noted.append(("ping", bytes(payload)))
+        if self.state == WireProtocol.STATE_OPEN:
+            self.noted.append(("ping", bytes(payload)))
         super().onPing(payload)  # type: ignore[misc]
 
     def onPong(self, payload: bytes) -> None:
         """A pong came in."""
-        self.noted.append(("pong", bytes(payload)))
+        if self.state == WireProtocol.STATE_OPEN:
+            self.noted.append(("pong", bytes(payload)))
 
     def onClose(self, wasClean: bool, code: Any, reason: Any) -> None:  # noqa: FBT001 - Autobahn's
         """It is over."""
@@ -170,9 +173,10 @@ ANY = st.builds(
 )
 PONGS = st.builds(lambda data: frame(0x8A, data), st.binary(max_size=125))
 STREAMS = st.lists(COMMON | COMMON | PONGS | ANY | st.binary(max_size=4), max_size=6).map(b"".join)
+# Not one byte too long: of that Autobahn's own inflater may lose the end and take the rest.
 COMPRESSED = st.builds(
     lambda payload, level, places: fragments(deflated(payload, level), places),
-    PAYLOADS,
+    PAYLOADS.filter(lambda payload: len(payload) <= MOST) | st.just(b"x" * 2 * MOST),
     st.sampled_from((0, 1, 6, 9)),
     st.just(()) | st.just(()) | st.lists(st.integers(0, 1000), min_size=1, max_size=3),
 )
@@ -241,7 +245,7 @@ class TheSameAsAutobahn(SynchronousTestCase):
         @example(frame(0xC1, deflated(b"\xff")), ())
         @example(frame(0xCA, b"") + frame(0x81, b"x"), ())
         @example(frame(0xC1, b"\xff\xff") + frame(0x81, b"x"), ())
-        @example(frame(0xC1, deflated(b"x" * (MOST + 1))) + frame(0x81, b"x"), ())
+        @example(frame(0xC1, deflated(b"x" * 2 * MOST)) + frame(0x81, b"x"), ())
         @example(frame(0xC1, deflated(b"x" * MOST)) + frame(0x81, b"x"), [10, 50])
         def hold(data: bytes, places: Sequence[int]) -> None:
             self.check_compressed(data, places)
