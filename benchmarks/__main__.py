@@ -163,7 +163,7 @@ def main(words: Sequence[str]) -> int:
     (directory / "table.md").write_text(f"{text}\n")
     print(text)  # noqa: T201 - it is a command
     if arguments.docs:
-        put_into_docs(text)
+        put_into_docs(tables(results, swept=False))
     try:
         from benchmarks.plots import draw  # noqa: PLC0415 - only where it can be
     except ImportError:

@@ -201,11 +201,14 @@ def _row(results: Results, name: str, scenario: Scenario, row: tuple[str, str]) 
     )
 
 
-def rows_table(results: Results, names: Iterable[str] | None = None) -> str:
-    """Every row: what each server did in each scenario."""
-    rows: list[Sequence[str]] = []
-    for name in names if names is not None else SCENARIOS:
-        rows += [_row(results, name, SCENARIOS[name], row) for row in results.rows(name)]
+def rows_table(results: Results, *, swept: bool = True) -> str:
+    """What each server did in each scenario; of those that are swept only where it is wanted."""
+    rows = [
+        _row(results, name, scenario, row)
+        for name, scenario in SCENARIOS.items()
+        if swept or not scenario.swept
+        for row in results.rows(name)
+    ]
     heads = (
         "scenario",
         "server",
@@ -220,8 +223,8 @@ def rows_table(results: Results, names: Iterable[str] | None = None) -> str:
     return _table(heads, rows)
 
 
-def tables(results: Results) -> str:
-    """Both tables, and where they are from, as Markdown."""
+def tables(results: Results, *, swept: bool = True) -> str:
+    """Both tables, and where they are from, as Markdown; see :func:`rows_table`."""
     about = results.about
     measured = [s.figures["others_share"] for s in results.samples if "others_share" in s.figures]
     disturbed = sum(share > DISTURBED for share in measured)
@@ -232,4 +235,4 @@ def tables(results: Results) -> str:
         f"{' (quick)' if about['quick'] else ''}; {versions}. In {disturbed} of {len(measured)} "
         f"runs something else on the machine took more than {DISTURBED:.0%} of a core."
     )
-    return "\n\n".join((taken, goals_table(results), rows_table(results)))
+    return "\n\n".join((taken, goals_table(results), rows_table(results, swept=swept)))

@@ -66,8 +66,8 @@ class Scenario:
     """What a crowd does. See the module; ``quick`` is what is different with ``--quick``.
 
     ``quick_variants`` are those that are played then, all if it is None. ``settle`` is how many
-    seconds pass between the last connection and the look at the memory. ``unit`` is what the
-    figures are per.
+    seconds pass between the last connection and the look at the memory. One that is ``swept`` has
+    many rows, which are to be seen in a plot.
     """
 
     what: str
@@ -75,11 +75,11 @@ class Scenario:
     variants: Mapping[str, Options] = field(default_factory=lambda: {"": {}})
     peers: tuple[str, ...] | None = None
     figure: str = "rate"
-    unit: str = "delivery"
     goals: tuple[Goal, ...] = ()
     quick: Options = field(default_factory=dict)
     quick_variants: tuple[str, ...] | None = None
     settle: float = 0.0
+    swept: bool = False
 
 
 def _against_websockets(what: str, least: float, aim: float) -> tuple[Goal, ...]:
@@ -123,7 +123,6 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         {"mode": "connect", "shape": "alone", "bystanders": 10_000, "hello": 0},
         peers=(OURS, "autobahn"),
         figure="cpu_us",
-        unit="connection",
         goals=_against_autobahn("CPU per accepted connection"),
         quick={"bystanders": 3000},
     ),
@@ -132,7 +131,6 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         {"mode": "connect", "shape": "alone", "bystanders": 10_000},
         peers=(OURS, "autobahn"),
         figure="cpu_us",
-        unit="connection",
         quick={"bystanders": 3000},
     ),
     "idle": Scenario(
@@ -146,7 +144,6 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         },
         quick_variants=("1,000", "3,000"),
         figure="kib",
-        unit="connection",
         goals=(Goal("memory per idle session, KiB", "kib", How.VALUE, 20, 12, variant="15,000"),),
         settle=1.0,
     ),
@@ -196,6 +193,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         },
         quick=_SHORT,
         quick_variants=("20", "100", "400"),
+        swept=True,
     ),
     "latency": Scenario(
         "50 pairs, so many messages a second from all together",
@@ -207,5 +205,6 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         figure="p99_ms",
         quick=_SHORT,
         quick_variants=("1,000", "10,000", "20,000"),
+        swept=True,
     ),
 }

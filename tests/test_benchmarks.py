@@ -130,6 +130,12 @@ class Tables(SynchronousTestCase):
             sample.figures["others_share"] = share
         self.assertIn("In 1 of 2 runs something else", tables(taken))
 
+    def test_what_is_swept_can_be_left_to_the_plots(self) -> None:
+        """Its rows are many."""
+        taken = Results(dict(ABOUT), [Sample("clients", "20", OURS, 1, {"rate": 1.0})])
+        self.assertIn("clients 20", tables(taken))
+        self.assertNotIn("clients 20", tables(taken, swept=False))
+
     def test_json_brings_back_the_same(self) -> None:
         """So that a run can be told of again."""
         taken = results(chatsvc=[100.0, None])
