@@ -323,7 +323,8 @@ static uint32_t dirty_count;
 static const unsigned char mask[4] = {0x37, 0xfa, 0x21, 0x3d};
 
 static void watch(struct connection *c, int how, bool room_too) {
-    struct epoll_event event = {.events = EPOLLIN | (room_too ? EPOLLOUT : 0), .data.ptr = c};
+    struct epoll_event event = {.data.ptr = c};
+    event.events = EPOLLET | EPOLLIN | EPOLLRDHUP | (room_too ? EPOLLOUT : 0);
     if (epoll_ctl(poller, how, c->fd, &event) != 0) fail("epoll_ctl: %s", strerror(errno));
     c->awaits_room = room_too;
 }
@@ -693,15 +694,16 @@ static size_t take_head(struct connection *c, const char *p, size_t size, uint64
     return (size_t)(end + 4 - p);
 }
 
-static void read_from(struct connection *c) {
+/* Whether there may be more to read: epoll tells of it only when it comes. */
+static bool read_from(struct connection *c) {
     size_t size = c->left_size, taken = 0;
     memcpy(input, c->left, size);
     ssize_t got = recv(c->fd, input + size, READ_SIZE, 0);
-    if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (got < 0 && (errno == EAGAIN || errno == EINTR)) return errno == EINTR;
     if (got <= 0) {
         error("u%u was cut off: %s", c->user, got ? strerror(errno) : "end of stream");
         hang_up(c);
-        return;
+        return false;
     }
     uint64_t when = now();
     n.bytes_in += (uint64_t)got;
@@ -714,6 +716,7 @@ static void read_from(struct connection *c) {
         c->left = grown(c->left, c->left_room);
     }
     memcpy(c->left, input + taken, c->left_size);
+    return got == READ_SIZE && c->fd >= 0;
 }
 
 /* --- connecting --- */
@@ -775,7 +778,8 @@ static void turn(int timeout) {
             go = true;
         } else if (c->fd >= 0) {
             if (c->stage == DIALLING) connected(c);
-            if (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) read_from(c);
+            bool ended = events[i].events & EPOLLRDHUP, readable = events[i].events & ~EPOLLOUT;
+            while (readable && c->fd >= 0 && (read_from(c) || ended)) continue;
             if (events[i].events & EPOLLOUT) flush_later(c);
         }
     }
