@@ -110,9 +110,15 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         goals=_against_websockets("one to 1,000", 1, 1.2),
     ),
     "fanout-10x100": Scenario(
-        "ten senders, each to a topic of 100, 8 messages in flight each",
-        {"shape": "fanout", "senders": 10, "receivers": 100, "window": 8},
-        goals=_against_websockets("ten senders to 100", 4, 8),
+        "ten senders, each to a topic of 100, so many messages in flight each",
+        {"shape": "fanout", "senders": 10, "receivers": 100},
+        variants={"8": {"window": 8}, "32": {"window": 32}},
+        goals=(
+            Goal(
+                "ten senders to 100, 32 in flight",
+                *("rate", How.RATIO, 4, 8, "32", "websockets", "32"),
+            ),
+        ),
     ),
     "groups-200x50": Scenario(
         "200 groups of 50 among 1,000 users, 20 of whom send, 8 messages in flight each",

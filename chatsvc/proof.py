@@ -33,27 +33,27 @@ class OutstandingPing(Struct):
 class Proof:
     """The bytes written and proven on one connection, and the ping that is outstanding.
 
-    Whoever writes adds to ``written``.
+    ``written`` and ``proven`` are bytes; whoever writes adds to ``written``.
     """
 
-    __slots__ = ("_numbers", "_proven", "last_ping", "outstanding", "written")
+    __slots__ = ("_numbers", "last_ping", "outstanding", "proven", "written")
 
     def __init__(self, numbers: Iterator[int]) -> None:
         self._numbers = numbers
         self.written = 0
-        self._proven = 0
+        self.proven = 0
         self.last_ping = float("-inf")
         self.outstanding: OutstandingPing | None = None
 
     @property
     def complete(self) -> bool:
         """Whether everything written is proven."""
-        return self._proven == self.written
+        return self.proven == self.written
 
     @property
     def has_room(self) -> bool:
         """Whether more may be written while the connection is fed from the log."""
-        return self.written - self._proven < WINDOW
+        return self.written - self.proven < WINDOW
 
     def ping(self, seq: int, now: float) -> bytes:
         """The payload of a ping that proves everything up to ``seq``; it is outstanding now."""
@@ -68,7 +68,7 @@ class Proof:
         if ping is None or ping.payload != payload:
             return None
         self.outstanding = None
-        self._proven = ping.written
+        self.proven = ping.written
         return ping.seq
 
 

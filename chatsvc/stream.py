@@ -172,9 +172,11 @@ class Stream:
             self.cursor = entry.seq
             shape = self._shape(entry)
             if shape is not None and (payload := delivery.payload(shape)) is not None:
+                proof = self._proof
+                first = proof.proven == proof.written
                 self._connection.send(payload)
-                self._proof.written += len(payload)
-                if self._proof.outstanding is None:
+                proof.written += len(payload)
+                if first:  # else a ping is under way, or the sweep sees to it
                     self._ping_if_due()
 
     def _fall_behind(self, seq: int) -> None:

@@ -128,7 +128,7 @@ class ChatProtocol(WireProtocol):
         if isinstance(self.transport, Connection):
             self.transport.getHandle().setsockopt(SOL_SOCKET, SO_SNDBUF, SEND_BUFFER)
             options = self.factory.options
-            self.transport.bufferSize = options.max_outbox - least_outbox(options.max_message)
+            self.room = options.max_outbox - least_outbox(options.max_message)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)

@@ -68,7 +68,10 @@ class Turn:
 
 
 class WireProtocol(WebSocketServerProtocol):
-    """See the module. ``turn`` is the factory's, ``flushed`` how many bytes were written last."""
+    """See the module. ``turn`` is the factory's, ``flushed`` how many bytes were written last.
+
+    ``room`` is how much a bare transport may have unsent before it is congested.
+    """
 
     turn: Turn
     transport: Any
@@ -78,6 +81,7 @@ class WireProtocol(WebSocketServerProtocol):
         self._outbox: list[bytes] = []
         self._unsent = 0
         self.flushed = 0
+        self.room = LARGE
         self._straight = False
 
     def connectionMade(self) -> None:
@@ -86,6 +90,10 @@ class WireProtocol(WebSocketServerProtocol):
         super().connectionMade()
 
     # --- in ---
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what comes; Autobahn would first put together a log line that nobody reads."""
+        self._dataReceived(data)
 
     def processData(self) -> bool:
         """Take what is common out of the buffer; leave the rest to Autobahn."""
@@ -157,7 +165,13 @@ class WireProtocol(WebSocketServerProtocol):
             if sent == len(data):
                 return
             data = data[sent:]
-        transport.write(data)
+        if self._straight:
+            # Twisted has one number for what it reads at once and for what makes it congested.
+            at_once, transport.bufferSize = transport.bufferSize, self.room
+            transport.write(data)
+            transport.bufferSize = at_once
+        else:
+            transport.write(data)
 
     def dropConnection(self, abort: bool = False) -> None:
         """Close when all is sent.
