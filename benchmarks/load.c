@@ -44,6 +44,7 @@ static struct {
     const char *dialect; /* chat: ours; relay: named by the URL; mqtt: 3.1.1, QoS 0 */
     long hello;      /* whether a connection says hello before it counts as ready */
     long acks;       /* whether an `ok` belongs to a settled message */
+    long signal;     /* of shape pairs: signals, where the dialect has them */
     long pairs;      /* of shape pairs */
     long senders;    /* of shape fanout: each has a topic of its own, */
     long receivers;  /* with so many subscribers */
@@ -70,6 +71,7 @@ static const struct {
     {"dialect", NULL, &o.dialect},
     {"hello", &o.hello, NULL},
     {"acks", &o.acks, NULL},
+    {"signal", &o.signal, NULL},
     {"pairs", &o.pairs, NULL},
     {"senders", &o.senders, NULL},
     {"receivers", &o.receivers, NULL},
@@ -226,11 +228,21 @@ static void reaches_room(struct sender *s, uint32_t which, uint32_t receivers) {
     snprintf(d->address, sizeof d->address, "\"%s\":\"t%u\"", room, which);
 }
 
-/* Sender i writes to receiver i. */
+static bool signals(void) {
+    return o.signal && dialect == CHAT;
+}
+
+/* Sender i writes to receiver i. Signals are for who is acquainted: the two are in one group. */
 static void shape_pairs(void) {
     uint32_t n = (uint32_t)o.pairs;
     populate(2 * n, n);
-    for (uint32_t i = 0; i < n; i++) reaches_user(&senders[i], n + i, 1);
+    if (signals()) room = "group";
+    for (uint32_t i = 0; i < n; i++) {
+        reaches_user(&senders[i], n + i, 1);
+        if (!signals()) continue;
+        join_later(&connections[i], i);
+        join_later(&connections[n + i], i);
+    }
 }
 
 /* Each sender has a topic with subscribers of its own. */
@@ -496,7 +508,7 @@ static bool send_message(struct sender *s, uint64_t when) {
         uint32_t left = number;
         do *--q = (char)('0' + left % 10);
         while (left /= 10);
-        p = put_text(p, "{\"op\":\"send\",\"id\":");
+        p = put_text(p, signals() ? "{\"op\":\"signal\",\"id\":" : "{\"op\":\"send\",\"id\":");
         memcpy(p, q, (size_t)(decimal + sizeof decimal - q));
         p += decimal + sizeof decimal - q;
         *p++ = ',';
@@ -504,7 +516,7 @@ static bool send_message(struct sender *s, uint64_t when) {
         *p++ = '{';
     }
     p = put_text(p, d->address);
-    p = put_text(p, ",\"msg\":\"");
+    p = put_text(p, signals() ? ",\"data\":\"" : ",\"msg\":\"");
     p = put_hex(p, (uint64_t)(s - senders), 4);
     p = put_hex(p, number, 8);
     p = put_hex(p, when, 14);
@@ -555,31 +567,11 @@ static bool is(const char *p, const char *end, const char *word) {
     return (size_t)(end - p) > size && memcmp(p, word, size) == 0 && p[size] == '"';
 }
 
-static void heard_event(struct connection *c, const char *p, const char *end, uint64_t when) {
-    const char *whole = p;
-    p += strlen("{\"event\":");
-    if (p < end && *p == ' ') p++;
-    p++;
-    if (is(p, end, "ok")) {
-        const char *id;
-        if (c->stage != READY) {
-            join_next(c, when);
-        } else if (dialect == CHAT && (id = memmem(p, (size_t)(end - p), "\"id\":", 5)) != NULL) {
-            n.acks++;
-            came(&senders[c - connections], (uint32_t)strtoul(id + 5, NULL, 10), when);
-        }
-    } else if (is(p, end, "caught_up")) {
-        if (c->stage == GREETING) join_next(c, when);
-    } else if (is(p, end, "lagging")) {
-        n.lagging++;
-    } else if (is(p, end, "error") || is(p, end, "gap") || is(p, end, "closing")) {
-        error("u%u heard %.*s", c->user, (int)(end - whole), whole);
-    }
-}
-
 static void heard_message(struct connection *c, const char *p, const char *end, uint64_t when) {
-    const char *text = memmem(p, (size_t)(end - p), "\"msg\":", 6);
-    if (text != NULL) text += text[6] == ' ' ? 8 : 7;
+    const char *key = signals() ? "\"data\":" : "\"msg\":";
+    size_t size = strlen(key);
+    const char *text = memmem(p, (size_t)(end - p), key, size);
+    if (text != NULL) text += text[size] == ' ' ? size + 2 : size + 1;
     if (text == NULL || end - text < o.text) {
         error("u%u heard %.*s", c->user, (int)(end - p), p);
         return;
@@ -596,6 +588,30 @@ static void heard_message(struct connection *c, const char *p, const char *end, 
     if (!timing_messages) return;
     if (measuring) note_latency(when - take_hex(text + 12, 14));
     came(&senders[from], number, when);
+}
+
+static void heard_event(struct connection *c, const char *p, const char *end, uint64_t when) {
+    const char *whole = p;
+    p += strlen("{\"event\":");
+    if (p < end && *p == ' ') p++;
+    p++;
+    if (is(p, end, "ok")) {
+        const char *id;
+        if (c->stage != READY) {
+            join_next(c, when);
+        } else if (dialect == CHAT && (id = memmem(p, (size_t)(end - p), "\"id\":", 5)) != NULL) {
+            n.acks++;
+            came(&senders[c - connections], (uint32_t)strtoul(id + 5, NULL, 10), when);
+        }
+    } else if (is(p, end, "caught_up")) {
+        if (c->stage == GREETING) join_next(c, when);
+    } else if (is(p, end, "signal")) {
+        heard_message(c, whole, end, when);
+    } else if (is(p, end, "lagging")) {
+        n.lagging++;
+    } else if (is(p, end, "error") || is(p, end, "gap") || is(p, end, "closing")) {
+        error("u%u heard %.*s", c->user, (int)(end - whole), whole);
+    }
 }
 
 /* What is in a binary frame: whole packets. */

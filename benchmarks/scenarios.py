@@ -104,6 +104,12 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         {**_PAIRS, "window": 32},
         goals=_against_websockets("50 pairs, 32 in flight", 2, 4),
     ),
+    "signal": Scenario(
+        "50 pairs, 32 signals in flight each, of which nothing is stored; relays: as in pairs-32",
+        {**_PAIRS, "window": 32, "signal": 1},
+        peers=(OURS, "websockets", "picows", "autobahn", "ws"),
+        goals=_against_websockets("signals of 50 pairs, 32 in flight", 6, 10),
+    ),
     "fanout-1000": Scenario(
         "one sender to a topic of 1,000, 1 message in flight",
         {"shape": "fanout", "senders": 1, "receivers": 1000, "window": 1},

@@ -41,6 +41,7 @@ from chatsvc.messages.events import (
     Ok,
     Pong,
     ReadUpTo,
+    Signalled,
     Subscription,
     Welcome,
     encode,
@@ -188,6 +189,24 @@ class Actor:
 
         return self.state.store.mark_read(self.name, address, command.seq).addCallback(told)
 
+    def signal(self, command: commands.Signal) -> Answer | Deferred[Answer]:
+        """Pass something on to who is here, if it is somebody who may know of this user."""
+        known = self.state.circle.holds(self.name, command.to)
+        if isinstance(known, Deferred):
+            return known.addCallback(self._pass_on, command)
+        return self._pass_on(known, command)
+
+    def _pass_on(self, known: bool, command: commands.Signal) -> Answer:  # noqa: FBT001 - called back
+        to, device = command.to, _given(command.device)
+        if not known:
+            reason = f"you share no group and no conversation with {to}"
+            raise Refused(Code.FORBIDDEN, reason, f'{{"to":"{to}","msg":"hi"}}')
+        event = Signalled(sender=self.name, device=self.stream.device, data=command.data)
+        if not self.state.signal(to, device, event, self.origin):
+            where = to if device is None else f"{device} of {to}"
+            raise Refused(Code.OFFLINE, f"{where} is not here in a session")
+        return Ok()
+
     def subscribe(self, command: commands.Subscribe) -> Answer | Deferred[Answer]:
         """Hear a filter from now on; its replay follows the reply."""
         held = self.state.clients.get(self.name)
@@ -260,6 +279,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "unsubscribe": Operation(Actor.unsubscribe),
     "read": Operation(Actor.read, pipelined=True),
     "ack": Operation(Actor.ack),
+    "signal": Operation(Actor.signal),
     "ping": Operation(Actor.ping),
     "help": Operation(Actor.help),
 }

@@ -26,6 +26,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from chatsvc.circle import Circle
 from chatsvc.messages.entries import Entry, Shape, render
 from chatsvc.messages.errors import Refused
 from chatsvc.messages.events import Event, encode
@@ -67,8 +68,8 @@ class Subscriber(Protocol):
     def deliver(self, delivery: Delivery) -> None:
         """Show an entry that the subscriber hears; called in the order of the log."""
 
-    def tell(self, payload: bytes, origin: str) -> None:
-        """Show an event that is not in the log, unless the subscriber itself caused it."""
+    def tell(self, payload: bytes, origin: str) -> bool:
+        """Show an event that is not in the log; whether this is a session, and not its origin."""
 
     def replaced(self) -> None:
         """The device is connected elsewhere now: this connection ends."""
@@ -85,6 +86,7 @@ class ChatState:
         self.clients: ClientRegistry[Subscriber] = ClientRegistry()
         self.groups: GroupRegistry[Subscriber] = GroupRegistry()
         self.topics: TopicRegistry[Subscriber] = TopicRegistry()
+        self.circle = Circle(store)
         self._positions: dict[DeviceKey, int] = {}
         self._read_to = 0
         self.new_id = new_id
@@ -152,6 +154,7 @@ class ChatState:
                 self.log.failure("delivering entry {seq}", seq=entry.seq)
         if entry.kind == "left":
             self._change_membership(entry, joined=False)
+            self.circle.forget(entry.user or "")
 
     def _audience(self, entry: Entry) -> Iterable[Subscriber]:
         """The subscribers that hear ``entry``; a copy, as delivering may change who is here."""
@@ -180,6 +183,18 @@ class ChatState:
         payload = encode(event) if subscribers else b""
         for subscriber in subscribers:
             subscriber.tell(payload, origin)
+
+    def signal(self, user: str, device: str | None, event: Event, origin: str) -> bool:
+        """Show an event to the sessions of ``user``, or to that on ``device``; if there is any."""
+        connected = self.clients.get(user)
+        if connected is None:
+            return False
+        subscribers = list(connected.subscribers)
+        if device is not None:
+            subscribers = [each for each in subscribers if each.device == device]
+        payload = encode(event)
+        told = [subscriber.tell(payload, origin) for subscriber in subscribers]
+        return any(told)
 
     def _change_membership(self, entry: Entry, *, joined: bool) -> None:
         user = self.clients.get(entry.user or "")
@@ -260,6 +275,8 @@ class ChatState:
         if subscriber.device is not None and user.devices.get(subscriber.device) is subscriber:
             del user.devices[subscriber.device]
         self.clients.discard(subscriber.user, subscriber)
+        if self.clients.get(subscriber.user) is None:
+            self.circle.forget(subscriber.user)
 
     # --- subscriptions of the user ---
 

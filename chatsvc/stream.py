@@ -188,11 +188,13 @@ class Stream:
         self._progress = self._clock.seconds()
         self._offered = seq
 
-    def tell(self, payload: bytes, origin: str) -> None:
+    def tell(self, payload: bytes, origin: str) -> bool:
         """Show a session an event that is not in the log; one that does not drain misses it."""
-        shown = self._phase in (Phase.FEEDING, Phase.LIVE) and not self.bare
-        if shown and origin != self._origin and not self._connection.congested:
+        if self.bare or origin == self._origin or self._phase not in (LIVE, Phase.FEEDING):
+            return False
+        if not self._connection.congested:
             self._connection.send(payload)
+        return True
 
     def _shape(self, entry: Entry) -> Shape | None:
         """How this connection sees an entry; None where it does not."""

@@ -13,7 +13,18 @@ use the interface only, and rely neither on answers at once nor on a dense ``seq
 
 from __future__ import annotations
 
-from tests.store_suite import content, feed, groups, log, marks, model, positions, quota, reading
+from tests.store_suite import (
+    acquaintance,
+    content,
+    feed,
+    groups,
+    log,
+    marks,
+    model,
+    positions,
+    quota,
+    reading,
+)
 from tests.store_suite.driver import StoreCase
 
 __all__ = ["StoreConformance"]
@@ -28,6 +39,7 @@ class StoreConformance(
     groups.LeavingAGroup,
     groups.ACrowd,
     groups.ListingMembers,
+    acquaintance.Acquaintance,
     feed.TheFeed,
     feed.SubscribingToTopics,
     feed.Paging,
@@ -48,4 +60,4 @@ class StoreConformance(
         parts = [part for part in StoreConformance.__bases__ if issubclass(part, StoreCase)]
         names = [name for part in parts for name in vars(part) if name.startswith("test_")]
         self.assertEqual(sorted(names), sorted(set(names)))
-        self.assertEqual(len(parts), 20)
+        self.assertEqual(len(parts), 21)

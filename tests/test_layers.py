@@ -31,7 +31,7 @@ FLOORS = [
     ["chatsvc.operations", "chatsvc.pipeline"],
     ["chatsvc.stream"],
     ["chatsvc.connection", "chatsvc.proof", "chatsvc.state"],
-    ["chatsvc.registry"],
+    ["chatsvc.circle", "chatsvc.registry"],
     ["chatsvc.store.memory", "chatsvc.store.sqlite.lanes"],
     ["chatsvc.store.sqlite", "chatsvc.store.sqlite.transfer"],
     [

@@ -61,6 +61,7 @@ class TheManual(SynchronousTestCase):
                 **{op: ["topic"] for op in ("subscribe", "unsubscribe")},
                 "read": ["seq"],
                 "ack": ["seq"],
+                "signal": ["to", "data"],
             },
         )
 

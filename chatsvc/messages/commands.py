@@ -18,6 +18,8 @@ from chatsvc.messages.errors import Code, Refused
 MAX_PAGE: Final = 200
 """The most items of a list that a command can ask for."""
 DEFAULT_PAGE: Final = 50
+MAX_SIGNAL: Final = 16 * 1024
+"""Bytes of the ``data`` of a signal."""
 
 # `$` alone lets a final newline pass; ECMAScript, which reads these in the schema, has no `\Z`.
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._@-]*$(?!\n)"
@@ -192,6 +194,17 @@ class Ack(Command, kw_only=True):
     seq: Seq
 
 
+class Signal(Command, kw_only=True):
+    """Pass `data` on to the sessions of a user who is here, or to one device; none is stored."""
+
+    op = "signal"
+    example = '{"op":"signal","to":"bob","data":{"sdp":"v=0"}}'
+
+    to: Name
+    data: Raw
+    device: Name | UnsetType = UNSET
+
+
 class Ping(Command, kw_only=True):
     """Ask for a `pong`."""
 
@@ -222,6 +235,7 @@ COMMANDS: Final[dict[str, type[Command]]] = {
         History,
         Read,
         Ack,
+        Signal,
         Ping,
         Help,
     )

@@ -19,6 +19,7 @@ from msgspec import UNSET, Struct
 from chatsvc.messages.commands import (
     COMMANDS,
     FILTER_PATTERN,
+    MAX_SIGNAL,
     NAME_PATTERN,
     TOPIC_PATTERN,
     Addressed,
@@ -26,6 +27,7 @@ from chatsvc.messages.commands import (
     CommandId,
     OfGroup,
     Send,
+    Signal,
 )
 from chatsvc.messages.errors import Code, Refused
 
@@ -84,6 +86,8 @@ def decode(payload: bytes) -> Command:
             _check_address(command)
         if isinstance(command, Send):
             _check_content(command)
+        elif isinstance(command, Signal):
+            _check_signal(command)
     except _UNREADABLE as error:
         raise _explain(error, _find_mark(payload), hint) from None
     return command
@@ -110,6 +114,14 @@ def _check_content(command: Send) -> None:
         _check_depth(_decode_value(command.data))
     elif command.msg is UNSET:
         raise Refused(Code.BAD_REQUEST, "`msg` or `data` is needed", Send.example, id=command.id)
+
+
+def _check_signal(command: Signal) -> None:
+    """What is passed on is not too large, and sound JSON all through."""
+    if len(bytes(command.data)) > MAX_SIGNAL:
+        reason = f"`data` of a signal has at most {MAX_SIGNAL} bytes"
+        raise Refused(Code.TOO_LARGE, reason, id=command.id)
+    _check_depth(_decode_value(command.data))
 
 
 def _check_depth(value: Any) -> None:

@@ -173,6 +173,14 @@ class ReadUpTo(Event, tag="read", rename={"sender": "from"}):
     upto: int = -1
 
 
+class Signalled(Event, tag="signal", rename={"sender": "from"}):
+    """Somebody passes ``data`` on; ``device`` is the sender's, where it has one."""
+
+    sender: str = ""
+    device: str | None = None
+    data: Raw | UnsetType = UNSET
+
+
 class Pong(Event, tag="pong"):
     """The answer to ``ping``: the server's clock, in milliseconds since 1970."""
 

@@ -232,6 +232,9 @@ class Store(Protocol):
         Fails with ``not_member`` when ``user`` is none.
         """
 
+    def acquainted(self, user: str, other: str) -> Deferred[bool]:
+        """Whether two users share a group now, or have a direct message of one to the other."""
+
     def subscribe(self, user: str, topic_filter: str) -> Deferred[int]:
         """Keep a durable subscription; fires with the ``seq`` above which it holds."""
 

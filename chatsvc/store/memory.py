@@ -184,6 +184,9 @@ class MemoryStore:
     ) -> Deferred[tuple[list[Member], bool]]:
         return execute(self._reading.members, user, group, after, limit)
 
+    def acquainted(self, user: str, other: str) -> Deferred[bool]:
+        return execute(self._reading.acquainted, user, other)
+
     # --- what stands beside the log ---
 
     def subscribe(self, user: str, topic_filter: str) -> Deferred[int]:

@@ -275,6 +275,13 @@ class Reading:
         members = self._belonging.members(group, after, limit + 1)
         return list(members[:limit]), len(members) <= limit
 
+    def acquainted(self, user: str, other: str) -> bool:
+        """See :meth:`chatsvc.store.Store.acquainted`."""
+        if self._user(user).roles.keys() & self._user(other).roles.keys():
+            return True
+        talk = messages_of(user, Address("to", other))
+        return self._log.count([Span(talk, 0, self._log.head)], 0) > 0
+
     def _born(self, user: str, group: str) -> int:
         born = self._belonging.born(group, user)
         if born is None:

@@ -314,6 +314,10 @@ class SqliteStore:
         """Members of a group."""
         return self._read(lambda reading: reading.members(user, group, after, limit))
 
+    def acquainted(self, user: str, other: str) -> Deferred[bool]:
+        """Whether two users share a group or a direct conversation."""
+        return self._read(lambda reading: reading.acquainted(user, other))
+
 
 def _fire(answer: Deferred[Any], result: Any) -> None:
     """Let an answer be what became of a job."""
