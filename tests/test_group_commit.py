@@ -201,6 +201,18 @@ class GroupCommit(SynchronousTestCase):
             self.lane.do()
         self.assertEqual(self.told, [("fired", seq) for seq in range(2, 7)])
 
+    def test_an_answer_that_fails_takes_no_other_with_it(self) -> None:
+        """It is noted, and those after it are told."""
+
+        def fail(_: object) -> None:
+            raise RuntimeError("a bug")
+
+        self.store.append(message(), fail)
+        self.send()
+        self.lane.do()
+        self.assertEqual(self.take(), [("announced", 1), *self.expected(2, 2)])
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
     def test_a_refused_job_leaves_the_others_alone(self) -> None:
         """Those before and those after it are committed, and told in order."""
         wrong = Append(op="send", user="alice", address=group("devs"), msg="hi")

@@ -202,7 +202,10 @@ class SqliteStore:
                     self._announce(entry)
                 except Exception:
                     self.log.failure("announcing entry {seq}", seq=entry.seq)
-            then(outcome.result)
+            try:
+                then(outcome.result)
+            except Exception:
+                self.log.failure("answering a job")
         self._rest()
 
     def _rest(self) -> None:
