@@ -40,19 +40,22 @@ SAVE_INTERVAL = 3.0
 
 
 class Delivery:
-    """A committed entry on its way to many receivers: each shape is encoded at most once."""
+    """A committed entry on its way to many receivers: each shape is encoded at most once.
 
-    __slots__ = ("_payloads", "entry")
+    ``payloads`` are those that are encoded already.
+    """
+
+    __slots__ = ("entry", "payloads")
 
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
-        self._payloads: dict[Shape, bytes | None] = {}
+        self.payloads: dict[Shape, bytes | None] = {}
 
     def payload(self, shape: Shape) -> bytes | None:
         """The entry as it goes over the wire, or None where this shape does not show it."""
-        if shape not in self._payloads:
-            self._payloads[shape] = render(self.entry, shape)
-        return self._payloads[shape]
+        if shape not in self.payloads:
+            self.payloads[shape] = render(self.entry, shape)
+        return self.payloads[shape]
 
 
 class Subscriber(Protocol):

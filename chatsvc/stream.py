@@ -171,7 +171,10 @@ class Stream:
         else:
             self.cursor = entry.seq
             shape = self._shape(entry)
-            if shape is not None and (payload := delivery.payload(shape)) is not None:
+            if shape is None:
+                return
+            payload = delivery.payloads.get(shape) or delivery.payload(shape)
+            if payload is not None:
                 proof = self._proof
                 first = proof.proven == proof.written
                 self._connection.send(payload)

@@ -136,9 +136,10 @@ class WireProtocol(WebSocketServerProtocol):
 
         ``sync`` and ``chopsize`` are for tests of Autobahn's own.
         """
-        if not self._outbox:
+        outbox = self._outbox
+        if not outbox:
             self.turn.add(self)
-        self._outbox.append(data)
+        outbox.append(data)
         self._unsent += len(data)
         if self._unsent > LARGE:
             self.flush()

@@ -129,7 +129,7 @@ class WhoHearsWhat(StateCase):
         self.do("alice", "join", "devs")
         delivery = self.alice.deliveries[0]
         self.assertIsNone(delivery.payload(Shape.BARE))
-        self.assertEqual(delivery._payloads, {Shape.BARE: None})
+        self.assertEqual(delivery.payloads, {Shape.BARE: None})
 
     def test_a_user_is_shown_the_log_while_a_connection_is_live(self) -> None:
         """One that is fed from the store, or has gone, does not count."""
