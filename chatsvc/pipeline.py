@@ -97,7 +97,7 @@ class Pipeline(Generic[C]):
                 overlaps = self._overlaps(self._queue[0])
                 if self._under_way and not overlaps:
                     break
-                if started == AT_ONCE or (started % 8 == 7 and self._clock.seconds() > until):
+                if started == AT_ONCE or (started and self._clock.seconds() > until):
                     self._next_turn = self._clock.callLater(0, self._turn)
                     break
                 started += 1

@@ -175,8 +175,11 @@ class Session:
             self._refuse(command.id, command)
             self._pipeline.done()
             return
+        answer: Any
         try:
-            if self._actor is None or self._renamable or command.sender is not UNSET:
+            if isinstance(command, Hello):
+                answer = self._hello(command)
+            elif self._actor is None or self._renamable or command.sender is not UNSET:
                 answer = self._answer(command)
             else:  # it leaves nothing open of who this is, as nearly all do
                 answer = self._do(command)
@@ -184,15 +187,10 @@ class Session:
             answer = refused
         except Exception:
             answer = Failure()
-        if type(answer) is Append:
-            self._store(answer, command)
-        else:
-            self._take(answer, command)
+        self._take(answer, command)
 
     def _answer(self, command: Command) -> Any:
-        """What the handler of a command gives, or a Deferred of it."""
-        if isinstance(command, Hello):
-            return self._hello(command)
+        """What the handler of a command gives that may tell who this is, or a Deferred of it."""
         if self.stage is Stage.NAMELESS:
             raise Refused(Code.BAD_REQUEST, "`hello` must come first", Hello.example)
         name = self._check_sender(command.sender)
@@ -205,24 +203,19 @@ class Session:
     def _do(self, command: Command) -> Any:
         if self._actor is None or self.stage is Stage.CLOSED:
             return None
-        if isinstance(command, Hello):
-            return self._hello(command)
         return OPERATIONS[command.op].handler(self._actor, command)
 
     def _take(self, answer: Any, command: Command) -> None:
         """What a handler gives: something that waits, something to be stored, or the reply."""
         if isinstance(answer, Append):
-            self._store(answer, command)
+            try:
+                self._state.publish(answer, partial(self._stored, command))
+            except Exception:
+                self._answered(Failure(), command)
         elif isinstance(answer, Deferred):
             answer.addBoth(self._take, command)
         else:
             self._answered(answer, command)
-
-    def _store(self, append: Append, command: Command) -> None:
-        try:
-            self._state.publish(append, partial(self._stored, command))
-        except Exception:
-            self._answered(Failure(), command)
 
     def _stored(self, command: Command, result: Receipt | Refused) -> None:
         """What a command had to store is stored, or refused."""

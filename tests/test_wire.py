@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from chatsvc.compression import Agreement, Inflater
 from chatsvc.framing import take_frames
 from chatsvc.wire import LARGE, Turn, WireProtocol
+from tests import frames
 from tests.peer import Wire
 
 MOST = 70_000
@@ -114,20 +114,16 @@ def frame(
     first: int, payload: bytes, *, mask: bytes | None = b"\x12\x34\x56\x78", width: int = 0
 ) -> bytes:
     """A frame by its first byte; its length in the shortest way, or in ``width`` bytes."""
-    size = len(payload)
-    masked = 0 if mask is None else 0x80
-    if width == 0:
-        width = 1 if size < 126 else 2 if size < 65536 else 8
-    if width == 1:
-        head = struct.pack("!BB", first, masked | min(size, 125))
-    elif width == 2:
-        head = struct.pack("!BBH", first, masked | 126, size % 65536)
-    else:
-        head = struct.pack("!BBQ", first, masked | 127, size)
-    if mask is None:
-        return head + payload
-    whole = (mask * (size // 4 + 1))[:size]
-    return head + mask + bytes(a ^ b for a, b in zip(payload, whole, strict=True))
+    claimed = len(payload) % 65536 if width == 2 else None
+    return frames.frame(
+        first & 0x0F,
+        payload,
+        fin=first >= 0x80,
+        rsv=first >> 4 & 7,
+        mask=mask,
+        width=width,
+        size=claimed,
+    )
 
 
 def deflated(payload: bytes, level: int = 6) -> bytes:
